@@ -1,0 +1,177 @@
+"""The settings: one table, read from a file, the environment and flags, in rising order of strength.
+
+    default  <  DATA_DIR/settings.toml (or --settings FILE)  <  ENGINEHOUSE_NAME  <  --flag
+
+`docs/settings.md` is generated from `SETTINGS`.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from enginehouse.core.errors import InvalidArgument
+
+ENVIRONMENT_PREFIX = "ENGINEHOUSE_"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table."""
+
+    name: str
+    type: type
+    default: Any
+    doc: str
+
+    @property
+    def environment_name(self) -> str:
+        """`ENGINEHOUSE_DATA_DIR` for `data_dir`."""
+        return ENVIRONMENT_PREFIX + self.name.upper()
+
+
+def _cache_dir() -> str:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return f"{base}/enginehouse/runtimes"
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("data_dir", Path, "~/.enginehouse", "Where the engine keeps its metadata, objects, jobs and logs."),
+    Setting("host", str, "127.0.0.1", "Address to listen on. Anything but loopback needs a token."),
+    Setting("port", int, 8600, "Port of the APIs; 0 picks a free one (the same again after a restart, if it can)."),
+    Setting("project", str, "enginehouse", "Project that `mle` uses when no --project is given."),
+    Setting("runtimes_dir", Path, _cache_dir(), "Cache of built runtimes, shared by all engines of a user."),
+    Setting("max_running_jobs", int, 8, "Training jobs that run at the same time; the others wait in the queue."),
+    Setting("cancel_grace_s", float, 10.0, "Seconds between SIGTERM and SIGKILL when a job is cancelled."),
+    Setting("predict_timeout_s", float, 60.0, "Seconds that an online prediction may take."),
+    Setting("max_body_bytes", int, 16 * 1024 * 1024, "Largest request body of the ml and prediction APIs, in bytes."),
+    Setting("server_idle_s", float, 900.0, "Seconds without a request after which a model server is stopped."),
+    Setting("version_create_timeout_s", float, 300.0, "Seconds that loading and testing a new version may take."),
+    Setting("log_level", str, "INFO", "Verbosity of the engine's own log: DEBUG, INFO, WARNING or ERROR."),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings in force, one attribute per row of `SETTINGS`."""
+
+    data_dir: Path
+    host: str
+    port: int
+    project: str
+    runtimes_dir: Path
+    max_running_jobs: int
+    cancel_grace_s: float
+    predict_timeout_s: float
+    max_body_bytes: int
+    server_idle_s: float
+    version_create_timeout_s: float
+    log_level: str
+
+    # Where things lie below the data directory; the layout is told in docs/architecture.md.
+    @property
+    def metadata_path(self) -> Path:
+        return self.data_dir / "metadata.sqlite3"
+
+    @property
+    def objects_dir(self) -> Path:
+        return self.data_dir / "objects"
+
+    @property
+    def jobs_dir(self) -> Path:
+        return self.data_dir / "jobs"
+
+    @property
+    def versions_dir(self) -> Path:
+        return self.data_dir / "versions"
+
+    @property
+    def engine_file(self) -> Path:
+        """JSON with url and pid of the engine that runs here; `mle` finds its engine by it."""
+        return self.data_dir / "engine.json"
+
+    @property
+    def lock_path(self) -> Path:
+        """Held by the engine of this data directory for its whole life."""
+        return self.data_dir / "engine.lock"
+
+    @property
+    def log_path(self) -> Path:
+        """The engine's own log when it runs detached."""
+        return self.data_dir / "engine.log"
+
+
+def load_settings(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    file: Path | None = None,
+) -> Settings:
+    """Merge all sources.
+
+    Args:
+        flags: values given on the command line; None values count as not given.
+        environ: usually `os.environ`.
+        file: a TOML file that must exist; without it `DATA_DIR/settings.toml` is read if it is there.
+
+    Raises:
+        InvalidArgument: an unknown name or a value of the wrong type, with its source.
+    """
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    from_environment = {
+        s.name: environ[s.environment_name] for s in SETTINGS if environ.get(s.environment_name, "") != ""
+    }
+    if file is None:
+        data_dir = given.get("data_dir") or from_environment.get("data_dir") or _row("data_dir").default
+        file = Path(data_dir).expanduser() / "settings.toml"
+        from_file = _read_toml(file) if file.exists() else {}
+    else:
+        from_file = _read_toml(file)
+    unknown = sorted(set(from_file) - {s.name for s in SETTINGS})
+    if unknown:
+        raise InvalidArgument(f"unknown setting in {file}; `mle settings` lists them all.", field=unknown[0])
+    values: dict[str, Any] = {}
+    for setting in SETTINGS:
+        if setting.name in given:
+            value, source = given[setting.name], "--" + setting.name.replace("_", "-")
+        elif setting.name in from_environment:
+            value, source = from_environment[setting.name], setting.environment_name
+        elif setting.name in from_file:
+            value, source = from_file[setting.name], str(file)
+        else:
+            value, source = setting.default, "default"
+        values[setting.name] = _convert(setting, value, source)
+    return Settings(**values)
+
+
+def _row(name: str) -> Setting:
+    return next(s for s in SETTINGS if s.name == name)
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        raise InvalidArgument(f"there is no settings file {file}.", field="settings") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidArgument(f"{file} is not valid TOML: {error}", field="settings") from None
+
+
+def _convert(setting: Setting, value: Any, source: str) -> Any:
+    try:
+        if setting.type is Path:
+            return Path(value).expanduser().absolute()
+        if setting.type is bool and isinstance(value, str):
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
+        return setting.type(value)
+    except (ValueError, TypeError, KeyError):
+        raise InvalidArgument(
+            f"{value!r} (from {source}) is not a {setting.type.__name__}.", field=setting.name
+        ) from None
+
+
+assert [s.name for s in SETTINGS] == list(get_type_hints(Settings)), "SETTINGS and Settings must agree"
