@@ -1,0 +1,1 @@
+"""The metadata store: jobs, models, versions, operations, events and leases, and nothing else knows SQL."""

@@ -1,0 +1,153 @@
+"""The contract of a metadata store.
+
+Thread and process safety: every method may be called from any thread at any time; each is one transaction, durable
+when it returns. A process killed inside a call leaves either all or nothing of it.
+
+Changes: `change_*` reads the row, hands it to `change` and writes what comes back together with its events, all in
+one transaction, so that no update is ever lost. `change` must be a quick pure function: it may run inside a lock of
+the whole store. It returns None to leave everything as it is.
+
+Leases: a reconciler takes a lease before it acts and passes it to `change_*`; a write under a lease that has expired
+and was taken by somebody else raises `Aborted` and changes nothing.
+
+Errors: `NotFound`, `AlreadyExists`, `Aborted` of core.errors; nothing of a database's own errors leaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+
+from enginehouse.core.names import JobName, ModelName, OperationName, VersionName
+from enginehouse.metadata.records import (
+    Event,
+    JobRecord,
+    Lease,
+    ModelRecord,
+    NewEvent,
+    OperationRecord,
+    Page,
+    VersionRecord,
+)
+
+type Change[T] = Callable[[T], tuple[T, Sequence[NewEvent]] | None]
+
+
+class JobStore(Protocol):
+    """Jobs and the order in which they were made."""
+
+    def create_job(self, job: JobRecord, events: Sequence[NewEvent]) -> JobRecord:
+        """Add a job. Raises AlreadyExists when the project has one of that id, finished or not."""
+        ...
+
+    def get_job(self, name: JobName) -> JobRecord: ...
+
+    def list_jobs(self, project: str, *, page_size: int, page_token: str = "") -> Page[JobRecord]:
+        """Newest first."""
+        ...
+
+    def active_jobs(self) -> list[JobRecord]:
+        """All jobs of all projects that have not ended, oldest first."""
+        ...
+
+    def count_jobs(self) -> dict[str, int]:
+        """How many jobs are in each state, over all projects."""
+        ...
+
+    def change_job(
+        self, name: JobName, change: Change[JobRecord], *, lease: Lease | None = None
+    ) -> JobRecord: ...
+
+
+class RegistryStore(Protocol):
+    """Models, versions and the operations on them."""
+
+    def create_model(self, model: ModelRecord) -> ModelRecord: ...
+
+    def get_model(self, name: ModelName) -> ModelRecord: ...
+
+    def list_models(self, project: str, *, page_size: int, page_token: str = "") -> Page[ModelRecord]:
+        """By name."""
+        ...
+
+    def change_model(self, name: ModelName, change: Change[ModelRecord]) -> ModelRecord: ...
+
+    def delete_model(self, name: ModelName) -> None:
+        """Raises FailedPrecondition while the model has versions."""
+        ...
+
+    def create_version(self, version: VersionRecord, operation: OperationRecord) -> tuple[VersionRecord, bool]:
+        """Add a version and the operation that will make it ready, both or none.
+
+        Returns:
+            The version, and whether it is the first one of its model, which made it the default.
+        """
+        ...
+
+    def get_version(self, name: VersionName) -> VersionRecord: ...
+
+    def list_versions(self, model: ModelName, *, page_size: int, page_token: str = "") -> Page[VersionRecord]:
+        """By name."""
+        ...
+
+    def change_version(
+        self, name: VersionName, change: Change[VersionRecord], *, operation: OperationRecord | None = None
+    ) -> VersionRecord:
+        """Change a version and, where given, write `operation` (new or changed) in the same transaction."""
+        ...
+
+    def delete_version(self, name: VersionName, operation: OperationRecord) -> None:
+        """Remove the row and write the ended operation, both or none."""
+        ...
+
+    def versions_in_state(self, state: str) -> list[VersionRecord]:
+        """All versions of all projects in `state`."""
+        ...
+
+    def count_registry(self) -> tuple[int, int]:
+        """How many models and versions there are, over all projects."""
+        ...
+
+    def put_operation(self, operation: OperationRecord) -> OperationRecord:
+        """Add or replace an operation."""
+        ...
+
+    def get_operation(self, name: OperationName) -> OperationRecord: ...
+
+    def list_operations(self, project: str, *, page_size: int, page_token: str = "") -> Page[OperationRecord]:
+        """Newest first."""
+        ...
+
+    def pending_operations(self) -> list[OperationRecord]:
+        """All operations of all projects that are not done, oldest first."""
+        ...
+
+
+class EventStore(Protocol):
+    """What happened, in order."""
+
+    def events(self, resource: str, *, after: int = 0, limit: int = 1000, kinds: Collection[str] = ()) -> list[Event]:
+        """Events of `resource` with an id above `after`, in order of id (which is the order of time)."""
+        ...
+
+
+class LeaseStore(Protocol):
+    """Who may act on what."""
+
+    def acquire_lease(self, resource: str, *, duration_s: float) -> Lease | None:
+        """Take the lease, or None while another holder's has not expired."""
+        ...
+
+    def release_lease(self, lease: Lease) -> None:
+        """Give it back; harmless when it is gone already."""
+        ...
+
+    def clear_leases(self) -> None:
+        """Forget all leases. Only right for who holds the data directory alone, as an engine does at its start."""
+        ...
+
+
+class MetadataStore(JobStore, RegistryStore, EventStore, LeaseStore, Protocol):
+    """All of it, in one place."""
+
+    def close(self) -> None: ...

@@ -1,0 +1,135 @@
+"""What the store holds, as plain frozen records.
+
+Times are nanoseconds since the epoch, None where it has not happened. `revision` grows by one with each change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from enginehouse.core.names import JobName, ModelName, OperationName, VersionName
+from enginehouse.schemas.ml_v1 import JobState, OperationType, VersionState
+
+TERMINAL_JOB_STATES = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """Something that happened to a resource, to be written in the transaction that makes it true.
+
+    Attributes:
+        kind: "log" (a line of the service in the job's log), "state" (a change of state) or "decision" (why
+            something waits or was chosen).
+        severity: of a log line: INFO, WARNING, ERROR.
+        message: for people.
+        data: for programs.
+    """
+
+    kind: str
+    message: str
+    severity: str = "INFO"
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Event:
+    """A stored event: `event_id` grows over the whole store, `timestamp_ns` strictly grows per resource."""
+
+    event_id: int
+    resource: str
+    timestamp_ns: int
+    kind: str
+    severity: str
+    message: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to act on `resource` until `expires_ns`; `token` guards the writes made under it."""
+
+    resource: str
+    token: str
+    expires_ns: int
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A job. `request` is the message that the user sent (Job, JSON-ready), `plan` what jobs/plan made of it."""
+
+    name: JobName
+    state: JobState
+    request: dict[str, Any]
+    labels: dict[str, str]
+    priority: int
+    create_time_ns: int
+    plan: dict[str, Any] = field(default_factory=dict)
+    output: dict[str, Any] = field(default_factory=dict)
+    start_time_ns: int | None = None
+    end_time_ns: int | None = None
+    error_message: str = ""
+    waiting_reason: str = ""
+    stop_reason: str = ""
+    revision: int = 1
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job has ended for good."""
+        return self.state in TERMINAL_JOB_STATES
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A model. `request` holds the settable fields of the message Model, JSON-ready."""
+
+    name: ModelName
+    request: dict[str, Any]
+    create_time_ns: int
+    default_version_id: str = ""
+    revision: int = 1
+
+
+@dataclass(frozen=True)
+class VersionRecord:
+    """A version. `uid` names its files and its servers, and is never used again after a delete."""
+
+    name: VersionName
+    uid: str
+    state: VersionState
+    request: dict[str, Any]
+    create_time_ns: int
+    framework: str = ""
+    error_message: str = ""
+    last_use_time_ns: int | None = None
+    revision: int = 1
+
+
+@dataclass(frozen=True)
+class OperationRecord:
+    """A long-running operation on a model or version."""
+
+    name: OperationName
+    operation_type: OperationType
+    model: ModelName
+    version_id: str
+    request: dict[str, Any]
+    create_time_ns: int
+    start_time_ns: int | None = None
+    end_time_ns: int | None = None
+    cancel_requested: bool = False
+    error: dict[str, Any] | None = None
+    response: dict[str, Any] | None = None
+    revision: int = 1
+
+    @property
+    def done(self) -> bool:
+        return self.end_time_ns is not None
+
+
+@dataclass(frozen=True)
+class Page[T]:
+    """One page of a list; `next_token` is empty on the last one."""
+
+    items: list[T]
+    next_token: str = ""

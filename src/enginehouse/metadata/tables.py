@@ -1,0 +1,103 @@
+"""The tables, for every database that SQLAlchemy speaks. A change here needs a migration in migrations/versions."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+# SQLite numbers rows by itself only for INTEGER, which holds 64 bits there.
+_Serial = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("sequence", _Serial, primary_key=True, autoincrement=True),
+    sa.Column("project", sa.String(255), nullable=False),
+    sa.Column("job_id", sa.String(128), nullable=False),
+    sa.Column("state", sa.String(32), nullable=False),
+    sa.Column("request", sa.JSON, nullable=False),
+    sa.Column("labels", sa.JSON, nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("plan", sa.JSON, nullable=False),
+    sa.Column("output", sa.JSON, nullable=False),
+    sa.Column("create_time_ns", sa.BigInteger, nullable=False),
+    sa.Column("start_time_ns", sa.BigInteger),
+    sa.Column("end_time_ns", sa.BigInteger),
+    sa.Column("error_message", sa.Text, nullable=False),
+    sa.Column("waiting_reason", sa.Text, nullable=False),
+    sa.Column("stop_reason", sa.Text, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("project", "job_id", name="jobs_name"),
+    # The reconciler looks for unfinished jobs many times a second; there are few of them among many.
+    sa.Index("jobs_active", "state", "sequence"),
+    sa.Index("jobs_by_project", "project", "sequence"),
+)
+
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("project", sa.String(255), primary_key=True),
+    sa.Column("model_id", sa.String(128), primary_key=True),
+    sa.Column("request", sa.JSON, nullable=False),
+    sa.Column("create_time_ns", sa.BigInteger, nullable=False),
+    sa.Column("default_version_id", sa.String(128), nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+)
+
+versions = sa.Table(
+    "versions",
+    metadata,
+    sa.Column("project", sa.String(255), primary_key=True),
+    sa.Column("model_id", sa.String(128), primary_key=True),
+    sa.Column("version_id", sa.String(128), primary_key=True),
+    sa.Column("uid", sa.String(32), nullable=False, unique=True),
+    sa.Column("state", sa.String(32), nullable=False),
+    sa.Column("request", sa.JSON, nullable=False),
+    sa.Column("framework", sa.String(32), nullable=False),
+    sa.Column("create_time_ns", sa.BigInteger, nullable=False),
+    sa.Column("error_message", sa.Text, nullable=False),
+    sa.Column("last_use_time_ns", sa.BigInteger),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.ForeignKeyConstraint(["project", "model_id"], ["models.project", "models.model_id"]),
+)
+
+operations = sa.Table(
+    "operations",
+    metadata,
+    sa.Column("project", sa.String(255), primary_key=True),
+    sa.Column("operation_id", sa.String(300), primary_key=True),
+    sa.Column("operation_type", sa.String(32), nullable=False),
+    sa.Column("model_id", sa.String(128), nullable=False),
+    sa.Column("version_id", sa.String(128), nullable=False),
+    sa.Column("request", sa.JSON, nullable=False),
+    sa.Column("create_time_ns", sa.BigInteger, nullable=False),
+    sa.Column("start_time_ns", sa.BigInteger),
+    sa.Column("end_time_ns", sa.BigInteger, index=True),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False),
+    sa.Column("error", sa.JSON(none_as_null=True)),
+    sa.Column("response", sa.JSON(none_as_null=True)),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("event_id", _Serial, primary_key=True, autoincrement=True),
+    sa.Column("resource", sa.String(512), nullable=False),
+    sa.Column("timestamp_ns", sa.BigInteger, nullable=False),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("severity", sa.String(16), nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("data", sa.JSON, nullable=False),
+    sa.Index("events_by_resource", "resource", "event_id"),
+    sqlite_autoincrement=True,
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("resource", sa.String(512), primary_key=True),
+    sa.Column("token", sa.String(32), nullable=False),
+    sa.Column("expires_ns", sa.BigInteger, nullable=False),
+)

@@ -1,0 +1,1 @@
+"""The shapes on the wire. No behaviour: fields, their types, and reading and writing JSON."""

@@ -1,0 +1,115 @@
+"""Reading and writing messages by the JSON rules of protocol buffers.
+
+In: bytes of a request body. Out: a typed message, or `InvalidArgument` with the snake_case path of the wrong field.
+Called by `api` for requests and answers and by `metadata` for the messages that it stores.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from enginehouse.core.errors import InvalidArgument
+
+
+class Int64(int):
+    """An int64: a JSON string on the wire ("4"), read from strings and numbers alike."""
+
+
+class Message(msgspec.Struct, rename="camel", forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Base of all messages: lowerCamelCase on the wire, absent when default, unknown fields refused."""
+
+
+M = TypeVar("M", bound=Message)
+
+_WHERE = re.compile(r"(?P<text>.*?)(?: - at `(?P<path>\$[^`]*)`)?", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`")
+_MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
+
+
+def _decode_hook(kind: type, value: Any) -> Any:
+    if kind is Int64:
+        if isinstance(value, bool) or not isinstance(value, (int, str)):
+            raise ValueError(f"Expected `int64`, got `{type(value).__name__}`")
+        try:
+            return Int64(value)
+        except ValueError:
+            raise ValueError(f"Expected `int64`, got {value!r}") from None
+    raise NotImplementedError(kind)
+
+
+def _encode_hook(value: Any) -> Any:
+    if isinstance(value, Int64):
+        return str(int(value))
+    raise NotImplementedError(type(value))
+
+
+def decode(kind: type[M], body: bytes, *, field: str = "") -> M:
+    """Read a message from a request body; an empty body is an empty message.
+
+    Args:
+        kind: the message's class.
+        body: JSON text in UTF-8.
+        field: snake_case path to put before the paths in errors, for nested messages.
+
+    Raises:
+        InvalidArgument: not JSON, an unknown field, or a value of the wrong type; names the field.
+    """
+    try:
+        value = msgspec.json.decode(body or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"The request body is not valid JSON: {error}.") from None
+    return from_builtins(kind, value, field=field)
+
+
+def from_builtins(kind: type[M], value: Any, *, field: str = "") -> M:
+    """`decode` for a value that is parsed already (dicts, lists, strings, numbers)."""
+    try:
+        return msgspec.convert(_without_nulls(value), kind, strict=False, dec_hook=_decode_hook)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error), field) from None
+
+
+def to_builtins(message: Message) -> dict[str, Any]:
+    """A message as JSON-ready dicts and lists: camelCase, int64 as strings, defaults left out."""
+    result: dict[str, Any] = msgspec.to_builtins(message, enc_hook=_encode_hook)
+    return result
+
+
+def encode(message: Message) -> bytes:
+    """A message as JSON bytes."""
+    return msgspec.json.encode(message, enc_hook=_encode_hook)
+
+
+def snake_case(name: str) -> str:
+    """`packageUris` → `package_uris`."""
+    return re.sub(r"(?<=[a-z0-9])([A-Z])", lambda m: "_" + m.group(1).lower(), name)
+
+
+def _without_nulls(value: Any) -> Any:
+    """JSON null means "not set" in protocol buffers' JSON."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
+
+
+def _explain(text: str, prefix: str) -> InvalidArgument:
+    match = _WHERE.fullmatch(text)
+    assert match is not None
+    words, path = match["text"], (match["path"] or "$")[1:].lstrip(".")
+    if unknown := _UNKNOWN.match(words):
+        path = f"{path}.{unknown['name']}" if path else unknown["name"]
+        words = f"Unknown name {unknown['name']!r}: there is no such field."
+    elif missing := _MISSING.match(words):
+        path = f"{path}.{missing['name']}" if path else missing["name"]
+        words = "The field is required."
+    else:
+        words = words.replace("`", "'") + "."
+        if "Expected 'str" in words and ("got 'float'" in words or "got 'int'" in words):
+            words += " Put the value in quotes."
+    full = ".".join(part for part in (prefix, snake_case(path)) if part)
+    return InvalidArgument(words, field=full) if full else InvalidArgument(words)
