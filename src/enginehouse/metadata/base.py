@@ -16,7 +16,7 @@ Errors: `NotFound`, `AlreadyExists`, `Aborted` of core.errors; nothing of a data
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from enginehouse.core.names import JobName, ModelName, OperationName, VersionName
 from enginehouse.metadata.records import (
@@ -30,7 +30,8 @@ from enginehouse.metadata.records import (
     VersionRecord,
 )
 
-type Change[T] = Callable[[T], tuple[T, Sequence[NewEvent]] | None]
+T = TypeVar("T")
+Change = Callable[[T], tuple[T, Sequence[NewEvent]] | None]
 
 
 class JobStore(Protocol):
@@ -54,9 +55,7 @@ class JobStore(Protocol):
         """How many jobs are in each state, over all projects."""
         ...
 
-    def change_job(
-        self, name: JobName, change: Change[JobRecord], *, lease: Lease | None = None
-    ) -> JobRecord: ...
+    def change_job(self, name: JobName, change: Change[JobRecord], *, lease: Lease | None = None) -> JobRecord: ...
 
 
 class RegistryStore(Protocol):

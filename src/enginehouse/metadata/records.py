@@ -6,10 +6,12 @@ Times are nanoseconds since the epoch, None where it has not happened. `revision
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from enginehouse.core.names import JobName, ModelName, OperationName, VersionName
 from enginehouse.schemas.ml_v1 import JobState, OperationType, VersionState
+
+T = TypeVar("T")
 
 TERMINAL_JOB_STATES = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 
@@ -128,7 +130,7 @@ class OperationRecord:
 
 
 @dataclass(frozen=True)
-class Page[T]:
+class Page(Generic[T]):
     """One page of a list; `next_token` is empty on the last one."""
 
     items: list[T]

@@ -65,8 +65,9 @@ versions = sa.Table(
 operations = sa.Table(
     "operations",
     metadata,
-    sa.Column("project", sa.String(255), primary_key=True),
-    sa.Column("operation_id", sa.String(300), primary_key=True),
+    sa.Column("sequence", _Serial, primary_key=True, autoincrement=True),
+    sa.Column("project", sa.String(255), nullable=False),
+    sa.Column("operation_id", sa.String(300), nullable=False),
     sa.Column("operation_type", sa.String(32), nullable=False),
     sa.Column("model_id", sa.String(128), nullable=False),
     sa.Column("version_id", sa.String(128), nullable=False),
@@ -78,6 +79,7 @@ operations = sa.Table(
     sa.Column("error", sa.JSON(none_as_null=True)),
     sa.Column("response", sa.JSON(none_as_null=True)),
     sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("project", "operation_id", name="operations_name"),
 )
 
 events = sa.Table(

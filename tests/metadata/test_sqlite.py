@@ -1,0 +1,64 @@
+"""The SQLite store keeps the contract, survives re-opening and refuses a newer schema."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from enginehouse.core.errors import FailedPrecondition
+from enginehouse.core.names import JobName
+from enginehouse.metadata import migrations
+from enginehouse.metadata.database import Database
+from enginehouse.metadata.store import SqlMetadataStore
+from enginehouse.metadata.tables import metadata
+from enginehouse.testing.clock import FakeClock
+from enginehouse.testing.metadata import MetadataStoreContract, make_job
+
+
+class TestSqliteStore(MetadataStoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path, clock: FakeClock) -> Iterator[SqlMetadataStore]:
+        store = SqlMetadataStore.open_sqlite(tmp_path / "metadata.sqlite3", clock)
+        yield store
+        store.close()
+
+
+def test_a_store_opens_again_with_what_it_held(tmp_path: Path) -> None:
+    for expected in (0, 1):
+        store = SqlMetadataStore.open_sqlite(tmp_path / "m.sqlite3", FakeClock())
+        assert len(store.active_jobs()) == expected
+        if not expected:
+            store.create_job(make_job(), [])
+        store.close()
+
+
+def test_the_migrations_make_the_tables_that_the_code_declares(tmp_path: Path) -> None:
+    database = Database.sqlite(tmp_path / "m.sqlite3")
+    database.migrate()
+    with database.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        assert migrations.current_revision(connection) == migrations.HEAD
+    database.close()
+
+
+def test_a_newer_schema_is_refused_with_the_cure(tmp_path: Path) -> None:
+    database = Database.sqlite(tmp_path / "m.sqlite3")
+    database.migrate()
+    with database.write() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    database.close()
+    with pytest.raises(FailedPrecondition, match=r"newer release.*Upgrade Enginehouse"):
+        SqlMetadataStore.open_sqlite(tmp_path / "m.sqlite3", FakeClock())
+
+
+def test_readers_do_not_wait_for_a_writer(tmp_path: Path) -> None:
+    store = SqlMetadataStore.open_sqlite(tmp_path / "m.sqlite3", FakeClock())
+    store.create_job(make_job(), [])
+    with store._database.write() as connection:
+        connection.execute(sa.text("UPDATE jobs SET state = 'FAILED'"))
+        assert store.get_job(JobName("demo", "job_1")).state == "QUEUED"
+    assert store.get_job(JobName("demo", "job_1")).state == "FAILED"
+    store.close()
