@@ -1,0 +1,72 @@
+"""The environment variables of a training process: TF_CONFIG and CLOUD_ML_*.
+
+Called by the reconciler for each replica of a job and by `mle local train`, so that both see the same.
+Source of the shapes: the original's "distributed training details"; the fields of `job` are in snake case there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from enginehouse.schemas.wire import snake_case
+
+
+def training_environment(
+    *,
+    project: str,
+    job_id: str,
+    cluster: Mapping[str, Sequence[str]],
+    task_type: str,
+    task_index: int,
+    training_input: Mapping[str, Any],
+    engine_url: str | None,
+    trial_id: str | None = None,
+) -> dict[str, str]:
+    """The variables that the service adds to a replica's environment.
+
+    Args:
+        cluster: task type → addresses ("127.0.0.1:2222"), without evaluators.
+        task_type: "chief" or "master", "worker", "ps", "evaluator".
+        training_input: the TrainingInput as submitted, JSON-ready.
+        engine_url: where the storage API answers, None where no engine is needed.
+        trial_id: only in tuning jobs.
+    """
+    task: dict[str, Any] = {"type": task_type, "index": task_index, "cloud": f"{job_id}-ml"}
+    if trial_id is not None:
+        task["trial"] = trial_id
+    tf_config = {
+        "cluster": {role: list(addresses) for role, addresses in cluster.items()},
+        "task": task,
+        "job": _snake_case_keys(training_input),
+        "environment": "cloud",
+    }
+    environment = {
+        "TF_CONFIG": json.dumps(tf_config),
+        "CLOUD_ML_JOB_ID": job_id,
+        "CLOUD_ML_PROJECT_ID": project,
+        "GOOGLE_CLOUD_PROJECT": project,
+    }
+    if trial_id is not None:
+        environment["CLOUD_ML_TRIAL_ID"] = trial_id
+    if engine_url is not None:
+        environment |= storage_environment(engine_url)
+    return environment
+
+
+def storage_environment(engine_url: str) -> dict[str, str]:
+    """What points google-cloud-storage and gcsfs (so also pandas) at the engine's buckets, without credentials."""
+    return {
+        "STORAGE_EMULATOR_HOST": engine_url,
+        "FSSPEC_GCS": json.dumps({"token": "anon"}),
+        "NO_GCE_CHECK": "true",
+    }
+
+
+def _snake_case_keys(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {snake_case(str(key)): _snake_case_keys(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_snake_case_keys(item) for item in value]
+    return value

@@ -1,0 +1,142 @@
+"""What the API asks of jobs: create, get, list, cancel, patch.
+
+In: messages of ml v1. Out: messages of ml v1 or core errors. Thread-safe; every call is one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from enginehouse.core import ids, names
+from enginehouse.core.clock import Clock
+from enginehouse.core.errors import Aborted, InvalidArgument
+from enginehouse.core.names import JobName
+from enginehouse.core.units import format_time
+from enginehouse.jobs import lifecycle
+from enginehouse.jobs.validate import Validator
+from enginehouse.metadata.base import MetadataStore
+from enginehouse.metadata.records import JobRecord, NewEvent
+from enginehouse.schemas.ml_v1 import Job, ListJobsResponse
+from enginehouse.schemas.wire import from_builtins, to_builtins
+
+CANCELLED_BY_USER = "The job was cancelled by the user."
+_OUTPUT_ONLY = ("create_time", "start_time", "end_time", "state", "error_message", "training_output")
+
+
+class JobService:
+    """The jobs of all projects.
+
+    Args:
+        wake: called after each change that the reconciler should see at once.
+    """
+
+    def __init__(self, store: MetadataStore, validator: Validator, clock: Clock, wake: Callable[[], None]) -> None:
+        self._store = store
+        self._validator = validator
+        self._clock = clock
+        self._wake = wake
+
+    def create(self, project: str, job: Job) -> Job:
+        """Check and queue a job.
+
+        Raises:
+            InvalidArgument, FailedPrecondition: see `Validator`; nothing is stored.
+            AlreadyExists: the id was used before in this project.
+        """
+        names.check_project_id(project)
+        plan = self._validator.validate(job)
+        for name in _OUTPUT_ONLY:
+            setattr(job, name, getattr(Job(), name))
+        job.etag = ""
+        scheduling = job.training_input.scheduling if job.training_input else None
+        record = JobRecord(
+            name=JobName(project, job.job_id),
+            state="QUEUED",
+            request=to_builtins(job),
+            labels=job.labels,
+            priority=scheduling.priority if scheduling else 0,
+            create_time_ns=self._clock.time_ns(),
+            plan=plan.to_json(),
+        )
+        lines = [
+            lifecycle.log(lifecycle.VALIDATING),
+            lifecycle.log(lifecycle.VALIDATED),
+            lifecycle.log(lifecycle.queued_line(job.job_id)),
+        ]
+        created = self._store.create_job(record, [NewEvent("state", "created", data={"to": "QUEUED"}), *lines])
+        self._wake()
+        return job_message(created)
+
+    def get(self, name: JobName) -> Job:
+        return job_message(self._store.get_job(name))
+
+    def list(self, project: str, *, page_size: int, page_token: str) -> ListJobsResponse:
+        """Newest first."""
+        page = self._store.list_jobs(project, page_size=page_size, page_token=page_token)
+        return ListJobsResponse(jobs=[job_message(job) for job in page.items], next_page_token=page.next_token)
+
+    def cancel(self, name: JobName, *, reason: str = CANCELLED_BY_USER) -> None:
+        """Ask a job to end. A job that has ended already, or is about to, is left as it is."""
+
+        def change(job: JobRecord) -> tuple[JobRecord, list[NewEvent]] | None:
+            if job.is_terminal or job.state == "CANCELLING":
+                return None
+            return lifecycle.transition(
+                replace(job, stop_reason=reason),
+                "CANCELLING",
+                reason=reason,
+                now_ns=self._clock.time_ns(),
+                logs=[lifecycle.log(lifecycle.CANCELLING)],
+            )
+
+        self._store.change_job(name, change)
+        self._wake()
+
+    def patch(self, name: JobName, job: Job, update_mask: frozenset[str]) -> Job:
+        """Change the labels, guarded by `etag` where one is sent.
+
+        Raises:
+            InvalidArgument: the mask is empty or names anything but `labels` and `etag`.
+            Aborted: the job has changed since the etag was read.
+        """
+        if not update_mask or update_mask - {"labels", "etag"}:
+            raise InvalidArgument("Only labels and etag of a job can be updated.", field="update_mask")
+        names.check_labels(job.labels, field="job.labels")
+
+        def change(old: JobRecord) -> tuple[JobRecord, list[NewEvent]]:
+            check_etag(job.etag, old.revision)
+            labels = job.labels if "labels" in update_mask else old.labels
+            return replace(old, labels=labels), []
+
+        return job_message(self._store.change_job(name, change))
+
+
+def check_etag(etag: str, revision: int) -> None:
+    """Refuse an update that was made from an old state. No etag, no check."""
+    if etag and not ids.etag_matches(etag, revision):
+        raise Aborted("The resource has changed since it was read (etag); read it again and repeat the update.")
+
+
+def job_message(job: JobRecord) -> Job:
+    """A job as the API shows it."""
+    message = from_builtins(Job, _shown(job))
+    message.etag = ids.etag(job.revision)
+    return message
+
+
+def _shown(job: JobRecord) -> dict[str, Any]:
+    times = {
+        "createTime": job.create_time_ns,
+        "startTime": job.start_time_ns,
+        "endTime": job.end_time_ns,
+    }
+    return {
+        **job.request,
+        **{key: format_time(value) for key, value in times.items() if value is not None},
+        "state": job.state,
+        "labels": job.labels,
+        "errorMessage": job.error_message,
+        "trainingOutput": job.output or None,
+    }

@@ -1,0 +1,199 @@
+"""Judges a job before anything is queued: all wrong fields at once, each with its cure.
+
+In: the message Job of a create request. Out: a `Plan`, or `InvalidArgument`/`FailedPrecondition` naming the fields.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from enginehouse.core import names, units
+from enginehouse.core.errors import EngineError, FailedPrecondition, FieldViolation, InvalidArgument
+from enginehouse.jobs.archive import ArchiveContents, UnreadableArchive, read_contents
+from enginehouse.jobs.plan import Plan, make_plan
+from enginehouse.runtimes.catalogue import Catalogue
+from enginehouse.schemas.ml_v1 import Job, TrainingInput
+from enginehouse.storage.base import ObjectStore
+
+MAX_PACKAGES = 100
+MAX_PRIORITY = 1000
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_SINGLE_INSTANCE_TIERS = ("BASIC", "CUSTOM")
+_FIELD = "training_input"
+
+
+class Validator:
+    """Checks create requests against the catalogue of runtimes and the objects in the buckets. Thread-safe."""
+
+    def __init__(self, catalogue: Catalogue, storage: ObjectStore) -> None:
+        self._catalogue = catalogue
+        self._storage = storage
+
+    def validate(self, job: Job) -> Plan:
+        """The plan of a good job.
+
+        Raises:
+            InvalidArgument: what is wrong in the request itself.
+            FailedPrecondition: what it needs and is not there: packages, buckets.
+        """
+        names.check_resource_id(job.job_id, kind="job", field="job.job_id")
+        names.check_labels(job.labels, field="job.labels")
+        if job.prediction_input is not None:
+            raise InvalidArgument(
+                "Batch prediction jobs are not available in this release.", field="prediction_input"
+            )
+        if job.training_input is None:
+            raise InvalidArgument("The field is required: say what to train.", field=_FIELD)
+        spec = job.training_input
+        violations = _Violations()
+        for check in (_check_module, _check_packages, _check_tier, _check_scheduling, _check_unsupported):
+            check(spec, violations)
+        plan = violations.collect(lambda: self._plan(spec))
+        violations.raise_as(InvalidArgument)
+        assert plan is not None
+        violations.collect(lambda: self._check_job_dir(spec))
+        violations.collect(lambda: self._check_contents(spec))
+        violations.raise_as(FailedPrecondition)
+        return plan
+
+    def _plan(self, spec: TrainingInput) -> Plan:
+        if not spec.runtime_version:
+            known = ", ".join(self._catalogue.names())
+            raise InvalidArgument(
+                f"The field is required. Known runtimes: {known}.", field=f"{_FIELD}.runtime_version"
+            )
+        resolution = self._catalogue.resolve(spec.runtime_version, spec.python_version or None, field_prefix=_FIELD)
+        return make_plan(spec, resolution)
+
+    def _check_job_dir(self, spec: TrainingInput) -> None:
+        if spec.job_dir:
+            uri = names.ObjectUri.parse(spec.job_dir, field=f"{_FIELD}.job_dir")
+            self._require_bucket(uri.bucket, field=f"{_FIELD}.job_dir")
+
+    def _require_bucket(self, bucket: str, *, field: str) -> None:
+        if self._storage.find_bucket(bucket) is None:
+            raise FailedPrecondition(
+                f"There is no bucket gs://{bucket}. Make it with: mle storage mb gs://{bucket}", field=field
+            )
+
+    def _check_contents(self, spec: TrainingInput) -> None:
+        """The packages are there, are archives, and hold the module (unless a dependency may bring it)."""
+        found = [self._read_package(uri) for uri in spec.package_uris]
+        module, top_level = spec.python_module, spec.python_module.partition(".")[0]
+        if any(contents.can_run(module) for contents in found):
+            return
+        owners = [contents for contents in found if top_level in contents.top_level]
+        if not owners and any(contents.has_requirements for contents in found):
+            return  # a dependency may bring it
+        modules = sorted(set().union(*(contents.modules for contents in owners or found)))
+        held = ", ".join(modules[:20]) + (", …" if len(modules) > 20 else "")
+        if module in modules:
+            problem = f"{module!r} is a package without a __main__.py, so it can't be run."
+        else:
+            problem = f"There is no module {module!r} in the packages."
+        raise FailedPrecondition(
+            f"{problem} They hold: {held or 'no modules at all'}.", field=f"{_FIELD}.python_module"
+        )
+
+    def _read_package(self, uri_text: str) -> ArchiveContents:
+        field = f"{_FIELD}.package_uris"
+        uri = names.ObjectUri.parse(uri_text, field=field)
+        self._require_bucket(uri.bucket, field=field)
+        info = self._storage.find_object(uri.bucket, uri.name) if uri.name else None
+        if info is None:
+            raise FailedPrecondition(f"There is no object {uri}; upload the package first.", field=field)
+        _info, file = self._storage.open_read(uri.bucket, uri.name)
+        with file:
+            try:
+                return read_contents(file, uri.name)
+            except UnreadableArchive as error:
+                raise FailedPrecondition(f"The package {uri} can't be read: {error}.", field=field) from None
+
+
+class _Violations:
+    """Gathers what is wrong, so that the user learns all of it in one go."""
+
+    def __init__(self) -> None:
+        self._found: list[FieldViolation] = []
+
+    def add(self, field: str, description: str) -> None:
+        self._found.append(FieldViolation(f"{_FIELD}.{field}", description))
+
+    def collect(self, step: Callable[[], Plan | None]) -> Plan | None:
+        try:
+            return step()
+        except EngineError as error:
+            if not error.violations:
+                raise
+            self._found.extend(error.violations)
+            return None
+
+    def raise_as(self, kind: type[EngineError]) -> None:
+        if self._found:
+            raise kind(violations=self._found)
+
+
+def _check_module(spec: TrainingInput, violations: _Violations) -> None:
+    if not spec.python_module:
+        violations.add("python_module", "The field is required: the module to run, such as trainer.task.")
+    elif not _MODULE.fullmatch(spec.python_module):
+        violations.add("python_module", f"{spec.python_module!r} is no dotted module name, such as trainer.task.")
+
+
+def _check_packages(spec: TrainingInput, violations: _Violations) -> None:
+    if not 1 <= len(spec.package_uris) <= MAX_PACKAGES:
+        violations.add(
+            "package_uris", f"Give 1 to {MAX_PACKAGES} packages (gs:// paths); got {len(spec.package_uris)}."
+        )
+    for uri in spec.package_uris:
+        violations.collect(lambda uri=uri: _parse(uri))  # type: ignore[misc]
+
+
+def _parse(uri: str) -> None:
+    names.ObjectUri.parse(uri, field=f"{_FIELD}.package_uris")
+
+
+def _check_tier(spec: TrainingInput, violations: _Violations) -> None:
+    tier = spec.scale_tier or "BASIC"
+    if tier not in _SINGLE_INSTANCE_TIERS:
+        violations.add(
+            "scale_tier", f"{tier} is not available in this release, which trains on a single instance: use BASIC."
+        )
+    if tier == "CUSTOM" and not spec.master_type:
+        violations.add("master_type", "The field is required with the scale tier CUSTOM.")
+    for count, kind in (
+        (spec.worker_count, "worker"),
+        (spec.parameter_server_count, "parameter_server"),
+        (spec.evaluator_count, "evaluator"),
+    ):
+        if count < 0:
+            violations.add(f"{kind}_count", "A count can't be negative.")
+        elif count and tier != "CUSTOM":
+            violations.add(f"{kind}_count", f"Counts are given only with the scale tier CUSTOM, not with {tier}.")
+        elif count:
+            violations.add(f"{kind}_count", "Distributed training is not available in this release.")
+
+
+def _check_scheduling(spec: TrainingInput, violations: _Violations) -> None:
+    scheduling = spec.scheduling
+    if scheduling is None:
+        return
+    if not 0 <= scheduling.priority <= MAX_PRIORITY:
+        violations.add("scheduling.priority", f"A priority is between 0 and {MAX_PRIORITY}.")
+    for field, text in (
+        ("max_running_time", scheduling.max_running_time),
+        ("max_wait_time", scheduling.max_wait_time),
+    ):
+        try:
+            if text and units.parse_duration_s(text) <= 0:
+                violations.add(f"scheduling.{field}", "The duration must be positive.")
+        except ValueError as error:
+            violations.add(f"scheduling.{field}", f"{error}.")
+
+
+def _check_unsupported(spec: TrainingInput, violations: _Violations) -> None:
+    if spec.hyperparameters is not None:
+        violations.add("hyperparameters", "Hyperparameter tuning is not available in this release.")
+    if spec.master_config is not None and spec.master_config.image_uri:
+        violations.add("master_config.image_uri", "Custom containers are not available in this release.")

@@ -1,0 +1,184 @@
+"""Carries out the operations that take time: a version is copied, loaded and test-called before it is READY.
+
+One thread takes operations in order and hands each to a small pool. Every step may be repeated: after a kill the
+operation is simply begun again from what is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from enginehouse.core.clock import Clock
+from enginehouse.core.errors import EngineError, FailedPrecondition, Internal, NotFound
+from enginehouse.core.names import ObjectUri, OperationName, VersionName
+from enginehouse.metadata.base import MetadataStore
+from enginehouse.metadata.records import NewEvent, OperationRecord, VersionRecord
+from enginehouse.registry.artifacts import directory_prefix
+from enginehouse.registry.directory import VersionDirectory
+from enginehouse.registry.messages import response_of, version_message
+from enginehouse.runtimes.cache import RuntimeCache
+from enginehouse.runtimes.catalogue import Catalogue
+from enginehouse.serving.pool import ModelLoadError, ServerPool
+from enginehouse.storage.base import ObjectStore
+
+_log = logging.getLogger(__name__)
+
+_IDLE_POLL_S = 1.0
+_WORKERS = 2
+
+
+class Deployer:
+    """Makes versions ready. Started once per engine; `loop` is where `pool` lives."""
+
+    def __init__(
+        self,
+        store: MetadataStore,
+        storage: ObjectStore,
+        catalogue: Catalogue,
+        runtimes: RuntimeCache,
+        pool: ServerPool,
+        versions_dir: Path,
+        clock: Clock,
+        directory: VersionDirectory,
+    ) -> None:
+        self._store = store
+        self._storage = storage
+        self._catalogue = catalogue
+        self._runtimes = runtimes
+        self._pool = pool
+        self._versions_dir = versions_dir
+        self._clock = clock
+        self._directory = directory
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._under_way: set[OperationName] = set()
+        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="deploy")
+        self._thread = threading.Thread(target=self._run, name="deployer", daemon=True)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._sweep()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the loop; operations under way are begun again by the next engine."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    def wake(self) -> None:
+        """There is a new operation."""
+        self._wake.set()
+
+    def retire(self, uid: str) -> None:
+        """Stop the servers of a version that is gone and remove its files."""
+        if self._loop is not None:
+            asyncio.run_coroutine_threadsafe(self._pool.retire(uid), self._loop)
+        shutil.rmtree(self._versions_dir / uid, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Remove the files of versions that a kill left behind."""
+        if not self._versions_dir.is_dir():
+            return
+        known = {version.uid for state in ("READY", "CREATING") for version in self._store.versions_in_state(state)}
+        for folder in self._versions_dir.iterdir():
+            if folder.name not in known:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                for operation in self._store.pending_operations():
+                    if operation.name not in self._under_way:
+                        self._under_way.add(operation.name)
+                        self._workers.submit(self._carry_out, operation)
+            except Exception:
+                _log.exception("the pass over the operations failed; trying again")
+            self._wake.wait(_IDLE_POLL_S)
+
+    def _carry_out(self, operation: OperationRecord) -> None:
+        try:
+            self._create_version(operation)
+        except Exception:
+            _log.exception("%s failed; trying again", operation.name)
+        finally:
+            self._under_way.discard(operation.name)
+
+    def _create_version(self, operation: OperationRecord) -> None:
+        name = VersionName(operation.model.project, operation.model.model_id, operation.version_id)
+        try:
+            version = self._store.get_version(name)
+        except NotFound as error:
+            self._store.put_operation(self._ended(operation, error=error))
+            return
+        started = replace(operation, start_time_ns=operation.start_time_ns or self._clock.time_ns())
+        self._store.put_operation(started)
+        try:
+            self._copy_artifacts(version)
+            self._load_and_test(version)
+        except (EngineError, ModelLoadError) as error:
+            if self._stopping.is_set():
+                return
+            self._fail(version, started, error)
+        else:
+            self._succeed(version, started)
+        self._directory.forget(name.project, name.model_id)
+
+    def _copy_artifacts(self, version: VersionRecord) -> None:
+        """Copy the files, so that later changes in the bucket have no effect."""
+        target = self._versions_dir / version.uid
+        if target.is_dir():
+            return
+        partial = self._versions_dir / f".{version.uid}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        uri = ObjectUri.parse(version.request["deploymentUri"])
+        if not self._storage.export(uri.bucket, directory_prefix(uri), partial):
+            raise FailedPrecondition(f"The files below {uri} are gone.", field="version.deployment_uri")
+        partial.rename(target)
+
+    def _load_and_test(self, version: VersionRecord) -> None:
+        assert self._loop is not None
+        resolution = self._directory.resolution(version)
+        self._runtimes.ensure(resolution, lambda line: _log.info("%s: %s", version.name, line))
+        served = self._directory.served(version)
+        future = asyncio.run_coroutine_threadsafe(self._pool.deploy(served), self._loop)
+        future.result()
+
+    def _succeed(self, version: VersionRecord, operation: OperationRecord) -> None:
+        ready = replace(version, state="READY", revision=version.revision + 1)
+        default_id = self._store.get_model(version.name.model).default_version_id
+        message = version_message(ready, is_default=version.name.version_id == default_id)
+        ended = replace(operation, end_time_ns=self._clock.time_ns(), response=response_of(message))
+        self._store.change_version(
+            version.name,
+            lambda old: (replace(old, state="READY", error_message=""), [NewEvent("state", "loaded and tested")]),
+            operation=ended,
+        )
+
+    def _fail(self, version: VersionRecord, operation: OperationRecord, error: EngineError | ModelLoadError) -> None:
+        if isinstance(error, ModelLoadError):
+            message = f'Create Version failed. Bad model detected with error:  "{error}"'
+            error = Internal(message)
+        self._store.change_version(
+            version.name,
+            lambda old: (
+                replace(old, state="FAILED", error_message=error.message),
+                [NewEvent("state", error.message, severity="ERROR")],
+            ),
+            operation=self._ended(operation, error=error),
+        )
+        shutil.rmtree(self._versions_dir / version.uid, ignore_errors=True)
+
+    def _ended(self, operation: OperationRecord, *, error: EngineError) -> OperationRecord:
+        return replace(operation, end_time_ns=self._clock.time_ns(), error=error.to_rpc_status())

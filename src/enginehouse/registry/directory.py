@@ -1,0 +1,82 @@
+"""Which version answers to a name: what the prediction path asks.
+
+In: project, model and maybe version. Out: a `ServedVersion`, or a core error that says why nothing answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from enginehouse.core.errors import FailedPrecondition, Unavailable
+from enginehouse.core.names import ModelName, VersionName
+from enginehouse.metadata.base import MetadataStore
+from enginehouse.metadata.records import VersionRecord
+from enginehouse.runtimes.cache import RuntimeCache
+from enginehouse.runtimes.catalogue import Catalogue, Resolution
+from enginehouse.serving.types import ServedVersion
+
+
+class VersionDirectory:
+    """Finds versions in the store. Thread-safe; quick enough for the event loop, and cached by its caller.
+
+    Attributes:
+        forget: called with (project, model_id) when what serves under that name may have changed.
+    """
+
+    def __init__(
+        self, store: MetadataStore, catalogue: Catalogue, runtimes: RuntimeCache, versions_dir: Path
+    ) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._runtimes = runtimes
+        self._versions_dir = versions_dir
+        self.forget: Callable[[str, str], None] = lambda project, model_id: None
+
+    def resolve(self, project: str, model_id: str, version_id: str | None) -> ServedVersion:
+        """The version to send a request to; the model's default one when `version_id` is None.
+
+        Raises:
+            NotFound: no such model or version.
+            FailedPrecondition: the version is not READY, or the model has no version.
+            Unavailable: the version's runtime has been removed from the cache.
+        """
+        if version_id is None:
+            model = self._store.get_model(ModelName(project, model_id))
+            if not model.default_version_id:
+                raise FailedPrecondition(
+                    f"The model {model_id!r} has no version yet; create one first.", field="name"
+                )
+            version_id = model.default_version_id
+        version = self._store.get_version(VersionName(project, model_id, version_id))
+        if version.state != "READY":
+            reason = f": {version.error_message}" if version.error_message else "."
+            raise FailedPrecondition(
+                f"The version {version_id!r} of model {model_id!r} is {version.state}, so it can't predict{reason}",
+                field="name",
+            )
+        return self.served(version)
+
+    def resolution(self, version: VersionRecord) -> Resolution:
+        """The runtime that `version` asked for."""
+        request = version.request
+        return self._catalogue.resolve(
+            request["runtimeVersion"], request.get("pythonVersion"), field_prefix="version"
+        )
+
+    def served(self, version: VersionRecord) -> ServedVersion:
+        """What a model server needs to know of `version`, whatever its state."""
+        resolution = self.resolution(version)
+        environment = self._runtimes.ready(resolution)
+        if environment is None:
+            raise Unavailable(
+                f"The runtime {resolution.runtime.name} is not built any more. Build it with: "
+                f"mle runtimes build {resolution.runtime.name}"
+            )
+        return ServedVersion(
+            name=version.name,
+            uid=version.uid,
+            directory=self._versions_dir / version.uid,
+            framework=version.framework,
+            python=environment.python,
+        )

@@ -1,0 +1,363 @@
+"""What the API asks of models, versions and operations.
+
+In: messages of ml v1. Out: messages of ml v1 or core errors. Thread-safe. Only creating a version takes time: its
+operation is carried out by the `Deployer`; all other operations are done when they are answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from enginehouse.core import ids, names
+from enginehouse.core.clock import Clock
+from enginehouse.core.errors import FailedPrecondition, InvalidArgument, NotFound
+from enginehouse.core.names import ModelName, ObjectUri, OperationName, VersionName
+from enginehouse.jobs.service import check_etag
+from enginehouse.metadata.base import MetadataStore
+from enginehouse.metadata.records import ModelRecord, NewEvent, OperationRecord, VersionRecord
+from enginehouse.registry.artifacts import detect_framework, list_artifacts
+from enginehouse.registry.messages import model_message, operation_message, response_of, version_message
+from enginehouse.runtimes.catalogue import Catalogue
+from enginehouse.schemas.ml_v1 import (
+    Empty,
+    ListModelsResponse,
+    ListOperationsResponse,
+    ListVersionsResponse,
+    Model,
+    Operation,
+    OperationType,
+    Version,
+)
+from enginehouse.schemas.wire import Message, to_builtins
+from enginehouse.storage.base import ObjectStore
+
+DEFAULT_REGION = "us-central1"
+DEFAULT_MACHINE_TYPE = "mls1-c1-m2"
+_MODEL_MASK = {"description", "labels", "etag", "default_version.name"}
+_VERSION_MASK = {"description", "labels", "etag", "auto_scaling.min_nodes", "auto_scaling.max_nodes"} | {
+    "manual_scaling.nodes",
+    "request_logging_config",
+}
+_UNSUPPORTED = {
+    "container": "Custom containers are not available in this release.",
+    "prediction_class": "Custom prediction routines are not available in this release.",
+    "package_uris": "Packages for prediction are not available in this release.",
+    "explanation_config": "Explanations are not available in this release.",
+}
+R = TypeVar("R", ModelRecord, VersionRecord)
+
+
+class RegistryService:
+    """The models and versions of all projects.
+
+    Args:
+        wake: called when there is a new operation for the deployer.
+        forget: called with (project, model_id) whenever what serves under that name may have changed.
+        retire: called with the uid of a version that is gone.
+    """
+
+    def __init__(
+        self,
+        store: MetadataStore,
+        storage: ObjectStore,
+        catalogue: Catalogue,
+        clock: Clock,
+        *,
+        wake: Callable[[], None],
+        forget: Callable[[str, str], None],
+        retire: Callable[[str], None],
+    ) -> None:
+        self._store = store
+        self._storage = storage
+        self._catalogue = catalogue
+        self._clock = clock
+        self._wake = wake
+        self._forget = forget
+        self._retire = retire
+
+    # --- models ---
+
+    def create_model(self, project: str, model: Model) -> Model:
+        """Add a model, at once."""
+        names.check_project_id(project)
+        names.check_resource_id(model.name, kind="model", field="model.name")
+        names.check_labels(model.labels, field="model.labels")
+        if len(model.regions) > 1:
+            raise InvalidArgument("A model lives in one region only.", field="model.regions")
+        request = Model(
+            description=model.description,
+            regions=model.regions or [DEFAULT_REGION],
+            online_prediction_logging=model.online_prediction_logging,
+            online_prediction_console_logging=model.online_prediction_console_logging,
+            labels=model.labels,
+        )
+        record = ModelRecord(
+            name=ModelName(project, model.name),
+            request=to_builtins(request),
+            create_time_ns=self._clock.time_ns(),
+        )
+        return model_message(self._store.create_model(record), None)
+
+    def get_model(self, name: ModelName) -> Model:
+        return self._model_message(self._store.get_model(name))
+
+    def list_models(self, project: str, *, page_size: int, page_token: str) -> ListModelsResponse:
+        page = self._store.list_models(project, page_size=page_size, page_token=page_token)
+        return ListModelsResponse(
+            models=[self._model_message(model) for model in page.items], next_page_token=page.next_token
+        )
+
+    def patch_model(self, name: ModelName, model: Model, update_mask: frozenset[str]) -> Operation:
+        """Change description, labels or the default version."""
+        _check_mask(update_mask, _MODEL_MASK)
+        names.check_labels(model.labels, field="model.labels")
+        default_id = ""
+        if "default_version.name" in update_mask:
+            default_id = (model.default_version.name if model.default_version else "").rpartition("/")[2]
+            self._require_ready(VersionName(name.project, name.model_id, default_id))
+
+        def change(old: ModelRecord) -> tuple[ModelRecord, Sequence[NewEvent]]:
+            check_etag(model.etag, old.revision)
+            request = _patched(old.request, model, update_mask & {"description", "labels"})
+            return replace(old, request=request, default_version_id=default_id or old.default_version_id), []
+
+        changed = self._store.change_model(name, change)
+        self._forget(name.project, name.model_id)
+        return self._done("UPDATE_MODEL", name, "", {}, self._model_message(changed))
+
+    def delete_model(self, name: ModelName) -> Operation:
+        """Remove a model without versions, at once."""
+        self._store.delete_model(name)
+        self._forget(name.project, name.model_id)
+        return self._done("DELETE_MODEL", name, "", {}, None)
+
+    def _model_message(self, model: ModelRecord) -> Model:
+        default = None
+        if model.default_version_id:
+            try:
+                default = self._store.get_version(
+                    VersionName(model.name.project, model.name.model_id, model.default_version_id)
+                )
+            except NotFound:  # deleted between the two reads
+                default = None
+        return model_message(model, default)
+
+    # --- versions ---
+
+    def create_version(self, model: ModelName, version: Version) -> Operation:
+        """Check what can be checked at once and leave loading and testing to the deployer.
+
+        Raises:
+            InvalidArgument, FailedPrecondition: naming the field; nothing is stored.
+        """
+        name = VersionName(model.project, model.model_id, version.name)
+        names.check_resource_id(version.name, kind="version", field="version.name")
+        names.check_labels(version.labels, field="version.labels")
+        for field, text in _UNSUPPORTED.items():
+            if getattr(version, field):
+                raise InvalidArgument(text, field=f"version.{field}")
+        self._store.get_model(model)
+        framework = self._check_artifacts(version)
+        self._check_runtime(version, framework)
+        now_ns = self._clock.time_ns()
+        request = _as_requested(version)
+        record = VersionRecord(
+            name=name,
+            uid=ids.new_id(),
+            state="CREATING",
+            request=to_builtins(request),
+            framework=framework,
+            create_time_ns=now_ns,
+        )
+        operation = self._operation("CREATE_VERSION", model, version.name, record.request)
+        self._store.create_version(record, operation)
+        self._forget(model.project, model.model_id)
+        self._wake()
+        return operation_message(operation)
+
+    def _check_artifacts(self, version: Version) -> str:
+        if not version.deployment_uri:
+            raise InvalidArgument(
+                "The field is required: the gs:// directory of the model.", field="version.deployment_uri"
+            )
+        uri = ObjectUri.parse(version.deployment_uri, field="version.deployment_uri")
+        return detect_framework(uri, list_artifacts(self._storage, uri), version.framework)
+
+    def _check_runtime(self, version: Version, framework: str) -> None:
+        if not version.runtime_version:
+            known = ", ".join(self._catalogue.names())
+            raise InvalidArgument(f"The field is required. Known runtimes: {known}.", field="version.runtime_version")
+        resolution = self._catalogue.resolve(
+            version.runtime_version, version.python_version or None, field_prefix="version"
+        )
+        if framework not in resolution.runtime.frameworks:
+            fitting = [n for n in self._catalogue.names() if framework in self._catalogue.get(n).frameworks]
+            raise InvalidArgument(
+                f"The runtime {version.runtime_version} has no {framework}; these have: {', '.join(fitting)}.",
+                field="version.runtime_version",
+            )
+
+    def get_version(self, name: VersionName) -> Version:
+        version = self._store.get_version(name)
+        return self._version_message(version)
+
+    def list_versions(self, model: ModelName, *, page_size: int, page_token: str) -> ListVersionsResponse:
+        page = self._store.list_versions(model, page_size=page_size, page_token=page_token)
+        default_id = self._store.get_model(model).default_version_id
+        return ListVersionsResponse(
+            versions=[version_message(v, is_default=v.name.version_id == default_id) for v in page.items],
+            next_page_token=page.next_token,
+        )
+
+    def set_default_version(self, name: VersionName) -> Version:
+        """Let requests without a version go to this one from now on."""
+        version = self._require_ready(name)
+        self._store.change_model(name.model, lambda model: (replace(model, default_version_id=name.version_id), []))
+        self._forget(name.project, name.model_id)
+        return version_message(version, is_default=True)
+
+    def patch_version(self, name: VersionName, version: Version, update_mask: frozenset[str]) -> Operation:
+        """Change description, labels or scaling."""
+        _check_mask(update_mask, _VERSION_MASK)
+        names.check_labels(version.labels, field="version.labels")
+
+        def change(old: VersionRecord) -> tuple[VersionRecord, Sequence[NewEvent]]:
+            check_etag(version.etag, old.revision)
+            _refuse_while_changing(old)
+            return replace(old, request=_patched(old.request, version, update_mask - {"etag"})), []
+
+        changed = self._store.change_version(name, change)
+        return self._done(
+            "UPDATE_VERSION", name.model, name.version_id, changed.request, self._version_message(changed)
+        )
+
+    def delete_version(self, name: VersionName) -> Operation:
+        """Remove a version, at once; the default one only when it is the last.
+
+        Raises:
+            FailedPrecondition: it is the default of several, or being created.
+        """
+        version = self._store.get_version(name)
+        _refuse_while_changing(version)
+        model = self._store.get_model(name.model)
+        others = self._store.list_versions(name.model, page_size=2).items
+        if model.default_version_id == name.version_id and len(others) > 1:
+            raise FailedPrecondition(
+                f"{name.version_id!r} is the default version of a model with several; set another default first.",
+                field="name",
+            )
+        operation = self._ended(self._operation("DELETE_VERSION", name.model, name.version_id, version.request), None)
+        self._store.delete_version(name, operation)
+        self._forget(name.project, name.model_id)
+        self._retire(version.uid)
+        return operation_message(operation)
+
+    def _version_message(self, version: VersionRecord) -> Version:
+        default_id = self._store.get_model(version.name.model).default_version_id
+        return version_message(version, is_default=version.name.version_id == default_id)
+
+    def _require_ready(self, name: VersionName) -> VersionRecord:
+        version = self._store.get_version(name)
+        if version.state != "READY":
+            raise FailedPrecondition(
+                f"Only a version that is READY can be the default; {name.version_id!r} is {version.state}.",
+                field="name",
+            )
+        return version
+
+    # --- operations ---
+
+    def get_operation(self, name: OperationName) -> Operation:
+        return operation_message(self._store.get_operation(name))
+
+    def list_operations(self, project: str, *, page_size: int, page_token: str) -> ListOperationsResponse:
+        page = self._store.list_operations(project, page_size=page_size, page_token=page_token)
+        return ListOperationsResponse(
+            operations=[operation_message(operation) for operation in page.items],
+            next_page_token=page.next_token,
+        )
+
+    def cancel_operation(self, name: OperationName) -> Empty:
+        """Note the wish; an operation that is done already stays as it is. Best effort, as in the original."""
+        operation = self._store.get_operation(name)
+        if not operation.done:
+            self._store.put_operation(replace(operation, cancel_requested=True, revision=operation.revision + 1))
+        return Empty()
+
+    def _operation(
+        self, kind: OperationType, model: ModelName, version_id: str, request: dict[str, object]
+    ) -> OperationRecord:
+        now_ns = self._clock.time_ns()
+        target = "_".join(part for part in (model.model_id, version_id) if part)
+        operation_id = f"{kind.split('_')[0].lower()}_{target}-{now_ns // 1_000_000}-{ids.new_id(4)}"
+        return OperationRecord(
+            name=OperationName(model.project, operation_id),
+            operation_type=kind,
+            model=model,
+            version_id=version_id,
+            request=request,
+            create_time_ns=now_ns,
+        )
+
+    def _ended(self, operation: OperationRecord, response: Version | Model | None) -> OperationRecord:
+        now_ns = self._clock.time_ns()
+        return replace(operation, start_time_ns=now_ns, end_time_ns=now_ns, response=response_of(response))
+
+    def _done(
+        self,
+        kind: OperationType,
+        model: ModelName,
+        version_id: str,
+        request: dict[str, object],
+        response: Version | Model | None,
+    ) -> Operation:
+        operation = self._ended(self._operation(kind, model, version_id, request), response)
+        return operation_message(self._store.put_operation(operation))
+
+
+def _refuse_while_changing(version: VersionRecord) -> None:
+    if version.state in ("CREATING", "DELETING", "UPDATING"):
+        raise FailedPrecondition(
+            f"Version {version.name.version_id!r} is {version.state}; wait until that has ended.", field="name"
+        )
+
+
+def _check_mask(update_mask: frozenset[str], allowed: set[str]) -> None:
+    wrong = sorted(update_mask - allowed)
+    if wrong or not update_mask:
+        raise InvalidArgument(
+            f"{', '.join(wrong) or 'An empty mask'} can't be updated; these can: {', '.join(sorted(allowed))}.",
+            field="update_mask",
+        )
+
+
+def _as_requested(version: Version) -> Version:
+    """The fields of a create request that are kept: no output-only ones, defaults filled in."""
+    return Version(
+        description=version.description,
+        deployment_uri=version.deployment_uri,
+        runtime_version=version.runtime_version,
+        python_version=version.python_version,
+        machine_type=version.machine_type or DEFAULT_MACHINE_TYPE,
+        auto_scaling=version.auto_scaling,
+        manual_scaling=version.manual_scaling,
+        framework=version.framework,
+        service_account=version.service_account,
+        accelerator_config=version.accelerator_config,
+        labels=version.labels,
+    )
+
+
+def _patched(request: dict[str, object], message: Message, paths: frozenset[str] | set[str]) -> dict[str, object]:
+    """`request` with the top-level fields of `paths` taken from `message`."""
+    sent = to_builtins(message)
+    result = dict(request)
+    for path in paths:
+        head, *rest = path.split("_")
+        key = (head + "".join(part.capitalize() for part in rest)).partition(".")[0]
+        result.pop(key, None)
+        if key in sent:
+            result[key] = sent[key]
+    return result
