@@ -1,0 +1,1 @@
+"""Where replicas run. `base` is the contract; each other folder is one place."""

@@ -1,0 +1,155 @@
+"""What a replica is told and what it tells at the end: two JSON files in its directory, and the names of the others.
+
+`jobs` makes a `ReplicaSpec`, a backend writes it down, the runner reads it; the runner writes an `Outcome`, the
+backend reads it.
+
+    spec.json     what to run                              written by the backend before the runner starts
+    runner.lock   held by the runner for its whole life
+    runner.json   {pid, create_time} of the runner         its first act
+    status.json   {phase, running_since_ns}
+    started       user code was begun; it never is twice
+    stop.json     {reason, grace_s}: asks the runner to end
+    outcome.json  how it ended; once written, it stays
+    log.jsonl     the log (telemetry.segments)
+    runner.log    what the runner itself had to complain about
+    work/         the user process's working directory
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+SPEC_FILE = "spec.json"
+LOCK_FILE = "runner.lock"
+RUNNER_FILE = "runner.json"
+STATUS_FILE = "status.json"
+STARTED_FILE = "started"
+STOP_FILE = "stop.json"
+OUTCOME_FILE = "outcome.json"
+LOG_FILE = "log.jsonl"
+RUNNER_LOG_FILE = "runner.log"
+WORK_DIR = "work"
+
+MARKER = "ENGINEHOUSE_REPLICA"
+"""Environment variable that every process of a replica inherits: the absolute path of its directory."""
+
+Reason = Literal["exited", "stopped", "environment_failed", "lost"]
+
+
+@dataclass(frozen=True)
+class PackageFile:
+    """A user's package: where it came from (for the log) and the local copy to install."""
+
+    uri: str
+    path: str
+
+
+@dataclass(frozen=True)
+class ReplicaSpec:
+    """All that a runner needs to know.
+
+    Attributes:
+        task_name: `master-replica-0`; names the log's lines.
+        module: run as `python -m` does.
+        args: the user's arguments; `--job-dir JOB_DIR` follows them where job_dir is given.
+        environment: set on top of the host's environment, whose PYTHON* and ENGINEHOUSE_* variables are left out.
+        packages: installed in this order.
+        runtime_version, python_version: resolved by the runtimes' catalogue.
+        runtimes_dir: cache of built environments.
+        uv: path of the uv binary that builds them.
+        grace_s: seconds between SIGTERM and SIGKILL for what the main process leaves behind.
+    """
+
+    task_name: str
+    module: str
+    args: tuple[str, ...]
+    job_dir: str | None
+    environment: Mapping[str, str]
+    packages: tuple[PackageFile, ...]
+    runtime_version: str
+    python_version: str | None
+    runtimes_dir: str
+    uv: str
+    grace_s: float
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What the module gets as `sys.argv[1:]`."""
+        return self.args if self.job_dir is None else (*self.args, "--job-dir", self.job_dir)
+
+    def to_json(self) -> dict[str, Any]:
+        """A value for `json.dumps`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ReplicaSpec:
+        """The reverse of `to_json`.
+
+        Raises:
+            KeyError, TypeError: a part is missing or unknown.
+        """
+        packages = tuple(PackageFile(**package) for package in value["packages"])
+        return cls(**{**value, "args": tuple(value["args"]), "packages": packages})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a replica ended.
+
+    Attributes:
+        reason: `exited` the main process ended by itself; `stopped` it was asked to; `environment_failed` user code
+            never began since its environment could not be made; `lost` the runner died without telling.
+        exit_code: of the main process, None if it was ended by a signal or never ran.
+        signal: number of the signal that ended the main process, else None.
+        message: one or a few plain sentences for the job's owner; "" after a success.
+        traceback: the last Python traceback that the replica printed, "" if none.
+        started_ns: when user code began, None if it did not.
+        ended_ns: when the last process of the replica was gone.
+    """
+
+    reason: Reason
+    exit_code: int | None = None
+    signal: int | None = None
+    message: str = ""
+    traceback: str = ""
+    started_ns: int | None = None
+    ended_ns: int = 0
+
+    @property
+    def succeeded(self) -> bool:
+        """The main process ended by itself with status 0."""
+        return self.reason == "exited" and self.exit_code == 0
+
+    def to_json(self) -> dict[str, Any]:
+        """A value for `json.dumps`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Outcome:
+        """The reverse of `to_json`."""
+        return cls(**value)
+
+
+@dataclass(frozen=True)
+class StopRequest:
+    """What `stop.json` holds."""
+
+    reason: str
+    grace_s: float
+    requested_ns: int = field(default=0)
+
+    @classmethod
+    def read(cls, directory: Path) -> StopRequest | None:
+        """The request in a replica's directory, or None."""
+        try:
+            return cls(**json.loads((directory / STOP_FILE).read_bytes()))
+        except FileNotFoundError:
+            return None
+
+    def to_json(self) -> dict[str, Any]:
+        """A value for `json.dumps`."""
+        return asdict(self)
