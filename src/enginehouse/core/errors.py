@@ -3,6 +3,8 @@
     EngineError                     (never raised itself)
     ├── InvalidArgument             400 INVALID_ARGUMENT      the request is wrong whatever the state
     ├── FailedPrecondition          400 FAILED_PRECONDITION   the request is fine, the state is not
+    │   ├── ConditionNotMet         412                       an if…Match of the request does not hold
+    │   └── NotEmpty                409                       a container still holds something
     ├── OutOfRange                  400 OUT_OF_RANGE
     ├── Unauthenticated             401 UNAUTHENTICATED
     ├── PermissionDenied            403 PERMISSION_DENIED
@@ -95,6 +97,14 @@ class InvalidArgument(EngineError):
 
 class FailedPrecondition(EngineError):
     code, status, http_status = 9, "FAILED_PRECONDITION", 400
+
+
+class ConditionNotMet(FailedPrecondition):
+    http_status = 412
+
+
+class NotEmpty(FailedPrecondition):
+    http_status = 409
 
 
 class OutOfRange(EngineError):

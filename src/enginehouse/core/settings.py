@@ -43,6 +43,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("data_dir", Path, "~/.enginehouse", "Where the engine keeps its metadata, objects, jobs and logs."),
     Setting("host", str, "127.0.0.1", "Address to listen on. Anything but loopback needs a token."),
     Setting("port", int, 8600, "Port of the APIs; 0 picks a free one (the same again after a restart, if it can)."),
+    Setting(
+        "token", str, "", "Secret that requests from other machines must bring; needed for a host beyond loopback."
+    ),
     Setting("project", str, "enginehouse", "Project that `mle` uses when no --project is given."),
     Setting("runtimes_dir", Path, _cache_dir(), "Cache of built runtimes, shared by all engines of a user."),
     Setting("max_running_jobs", int, 8, "Training jobs that run at the same time; the others wait in the queue."),
@@ -62,6 +65,7 @@ class Settings:
     data_dir: Path
     host: str
     port: int
+    token: str
     project: str
     runtimes_dir: Path
     max_running_jobs: int

@@ -13,7 +13,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from enginehouse.backends.base import Backend, Phase, ReplicaStatus
+from enginehouse.backends.base import Backend, Phase
 from enginehouse.core.clock import Clock
 from enginehouse.core.errors import Aborted, EngineError
 from enginehouse.core.names import JobName, ObjectUri
@@ -282,11 +282,12 @@ class JobReconciler:
     def _finish_cancelling(self, job: JobRecord) -> None:
         master = Plan.from_json(job.plan).replicas[0]
         directory = replica_directory(self._settings.jobs_dir, job.name, master.task_name)
-        status = self._stopped_status(directory, job.stop_reason)
-        if status is not None and status.outcome is None:
-            return
-        outcome: Outcome | None = status.outcome if status else None
-        if outcome is not None:
+        outcome: Outcome | None = None
+        if directory.exists():  # else it was never launched
+            self._backend.stop(directory, reason=job.stop_reason, grace_s=self._settings.cancel_grace_s)
+            outcome = self._backend.status(directory).outcome
+            if outcome is None:
+                return
             self._backend.reap(directory)
         ended_ns = outcome.ended_ns if outcome else self._clock.time_ns()
         self._move(
@@ -297,15 +298,6 @@ class JobReconciler:
             error_message=job.stop_reason,
             output={"consumedMLUnits": consumed_ml_units(job.start_time_ns, ended_ns)},
         )
-
-    def _stopped_status(self, directory: Path, reason: str) -> ReplicaStatus | None:
-        """Ask the replica to stop and say how it stands; None when it was never launched."""
-        status = self._backend.status(directory)
-        if status.phase is Phase.ABSENT and not self._backend.was_launched(directory):
-            return None
-        if status.outcome is None:
-            self._backend.stop(directory, reason=reason, grace_s=self._settings.cancel_grace_s)
-        return status
 
     def _move(
         self,

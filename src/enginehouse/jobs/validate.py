@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 
 from enginehouse.core import names, units
-from enginehouse.core.errors import EngineError, FailedPrecondition, FieldViolation, InvalidArgument
+from enginehouse.core.errors import EngineError, FailedPrecondition, FieldViolation, InvalidArgument, NotFound
 from enginehouse.jobs.archive import ArchiveContents, UnreadableArchive, read_contents
 from enginehouse.jobs.plan import Plan, make_plan
 from enginehouse.runtimes.catalogue import Catalogue
@@ -72,10 +72,12 @@ class Validator:
             self._require_bucket(uri.bucket, field=f"{_FIELD}.job_dir")
 
     def _require_bucket(self, bucket: str, *, field: str) -> None:
-        if self._storage.find_bucket(bucket) is None:
+        try:
+            self._storage.get_bucket(bucket)
+        except NotFound:
             raise FailedPrecondition(
                 f"There is no bucket gs://{bucket}. Make it with: mle storage mb gs://{bucket}", field=field
-            )
+            ) from None
 
     def _check_contents(self, spec: TrainingInput) -> None:
         """The packages are there, are archives, and hold the module (unless a dependency may bring it)."""
@@ -100,10 +102,10 @@ class Validator:
         field = f"{_FIELD}.package_uris"
         uri = names.ObjectUri.parse(uri_text, field=field)
         self._require_bucket(uri.bucket, field=field)
-        info = self._storage.find_object(uri.bucket, uri.name) if uri.name else None
-        if info is None:
-            raise FailedPrecondition(f"There is no object {uri}; upload the package first.", field=field)
-        _info, file = self._storage.open_read(uri.bucket, uri.name)
+        try:
+            _info, file = self._storage.open_read(uri.bucket, uri.name)
+        except (NotFound, InvalidArgument):
+            raise FailedPrecondition(f"There is no object {uri}; upload the package first.", field=field) from None
         with file:
             try:
                 return read_contents(file, uri.name)

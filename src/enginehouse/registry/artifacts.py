@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from enginehouse.core.errors import FailedPrecondition
+from enginehouse.core.errors import FailedPrecondition, NotFound
 from enginehouse.core.names import ObjectUri
 from enginehouse.core.units import format_size
 from enginehouse.storage.base import ObjectInfo, ObjectStore
@@ -30,10 +30,12 @@ def list_artifacts(storage: ObjectStore, uri: ObjectUri) -> list[ObjectInfo]:
     Raises:
         FailedPrecondition: no bucket, nothing there, too many files or too large.
     """
-    if storage.find_bucket(uri.bucket) is None:
-        raise FailedPrecondition(f"There is no bucket gs://{uri.bucket}.", field=_FIELD)
+    try:
+        storage.get_bucket(uri.bucket)
+    except NotFound:
+        raise FailedPrecondition(f"There is no bucket gs://{uri.bucket}.", field=_FIELD) from None
     found: list[ObjectInfo] = []
-    token = None
+    token = ""
     while len(found) <= MAX_FILES:
         page = storage.list(uri.bucket, prefix=directory_prefix(uri), page_token=token)
         found += [info for info in page.objects if not info.name.endswith("/")]

@@ -1,0 +1,102 @@
+"""What all APIs share: JSON answers, errors, query parameters.
+
+In: Starlette requests. Out: values that the rooms below understand, and their messages or errors as answers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import orjson
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from enginehouse.core import errors
+from enginehouse.core.errors import EngineError, Internal, InvalidArgument
+from enginehouse.schemas.wire import Message, decode, snake_case, to_builtins
+
+_log = logging.getLogger(__name__)
+
+DEFAULT_PAGE_SIZE = 20
+MAX_PAGE_SIZE = 100
+M = TypeVar("M", bound=Message)
+
+
+def json_response(request: Request, value: Any, *, status: int = 200) -> Response:
+    """`value` as JSON, indented unless the client asks for `prettyPrint=false`, as Google's APIs do."""
+    pretty = request.query_params.get("prettyPrint", "true") != "false"
+    body = orjson.dumps(value, option=orjson.OPT_INDENT_2 if pretty else 0)
+    return Response(body, status, media_type="application/json")
+
+
+def message_response(request: Request, message: Message) -> Response:
+    return json_response(request, to_builtins(message))
+
+
+def error_response(request: Request, error: EngineError) -> Response:
+    return json_response(request, error.to_http_body(), status=error.http_status)
+
+
+async def read_message(request: Request, kind: type[M], *, max_bytes: int) -> M:
+    """The request's body as a message; refuses bodies above `max_bytes` without reading them whole."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise InvalidArgument(f"The request body is larger than {max_bytes} bytes.")
+    return decode(kind, bytes(body))
+
+
+def page_of(request: Request) -> dict[str, Any]:
+    """`page_size` and `page_token` of a list request."""
+    text = request.query_params.get("pageSize", "0")
+    try:
+        size = int(text)
+    except ValueError:
+        size = -1
+    if size < 0:
+        raise InvalidArgument(f"{text!r} is not a page size; give a number from 1 to 100.", field="page_size")
+    return {
+        "page_size": min(size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE),
+        "page_token": request.query_params.get("pageToken", ""),
+    }
+
+
+def update_mask_of(request: Request) -> frozenset[str]:
+    """The paths of `updateMask`, in snake case whatever the client wrote."""
+    text = request.query_params.get("updateMask", "")
+    return frozenset(snake_case(part.strip()) for part in text.split(",") if part.strip())
+
+
+def endpoint(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """Let core errors of `handler` be answers, and anything else a 500 with a line in the engine's log."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except EngineError as error:
+            return error_response(request, error)
+        except Exception:
+            _log.exception("%s %s failed", request.method, request.url.path)
+            return error_response(request, Internal("Internal error encountered; the engine's log tells more."))
+
+    return answer
+
+
+async def in_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run blocking work beside the event loop."""
+    return await run_in_threadpool(function, *args, **kwargs)
+
+
+async def on_http_exception(request: Request, exception: Exception) -> Response:
+    """Starlette's own 404 and 405 in the API's error shape."""
+    assert isinstance(exception, HTTPException)
+    kind: type[EngineError] = errors.NotFound if exception.status_code == 404 else errors.InvalidArgument
+    error = kind(f"{request.method} {request.url.path}: {exception.detail}.")
+    body = error.to_http_body()
+    body["error"]["code"] = exception.status_code
+    return json_response(request, body, status=exception.status_code)

@@ -1,0 +1,56 @@
+"""The log of a job: the service's lines (events of the metadata store) and the replicas' (segments on disk), merged.
+
+Called by the engine's API; reading changes nothing and needs no running replica.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from enginehouse.core.names import JobName
+from enginehouse.jobs.plan import Plan
+from enginehouse.jobs.reconciler import replica_directory
+from enginehouse.metadata.base import EventStore, MetadataStore
+from enginehouse.replica.spec import LOG_FILE
+from enginehouse.telemetry.joblog import JobLog
+from enginehouse.telemetry.segments import LogRecord, SegmentStream
+
+SERVICE_TASK = "service"
+
+
+class ServiceLogStream:
+    """The "log" events of a job as a `telemetry.joblog.LogStream`; an offset is the id of the last event read."""
+
+    name = SERVICE_TASK
+
+    def __init__(self, store: EventStore, job: JobName) -> None:
+        self._store = store
+        self._resource = str(job)
+
+    def read(self, offset: int, limit: int) -> tuple[list[LogRecord], int]:
+        found = self._store.events(self._resource, after=offset, limit=limit, kinds=("log",))
+        records = [
+            LogRecord(
+                timestamp_ns=event.timestamp_ns,
+                insert_id=f"{event.event_id:020d}",
+                severity=event.severity,
+                message=event.message,
+                task_name=SERVICE_TASK,
+            )
+            for event in found
+        ]
+        return records, found[-1].event_id if found else offset
+
+
+def job_log(store: MetadataStore, jobs_dir: Path, name: JobName) -> JobLog:
+    """The whole log of a job, live.
+
+    Raises:
+        NotFound: no such job.
+    """
+    plan = Plan.from_json(store.get_job(name).plan)
+    segments = [
+        SegmentStream(replica_directory(jobs_dir, name, replica.task_name) / LOG_FILE, replica.task_name)
+        for replica in plan.replicas
+    ]
+    return JobLog([ServiceLogStream(store, name), *segments])
