@@ -47,6 +47,7 @@ SETTINGS: tuple[Setting, ...] = (
         "token", str, "", "Secret that requests from other machines must bring; needed for a host beyond loopback."
     ),
     Setting("project", str, "enginehouse", "Project that `mle` uses when no --project is given."),
+    Setting("staging_bucket", str, "", "Bucket for what `mle` uploads when no --staging-bucket is given."),
     Setting("runtimes_dir", Path, _cache_dir(), "Cache of built runtimes, shared by all engines of a user."),
     Setting("max_running_jobs", int, 8, "Training jobs that run at the same time; the others wait in the queue."),
     Setting("cancel_grace_s", float, 10.0, "Seconds between SIGTERM and SIGKILL when a job is cancelled."),
@@ -67,6 +68,7 @@ class Settings:
     port: int
     token: str
     project: str
+    staging_bucket: str
     runtimes_dir: Path
     max_running_jobs: int
     cancel_grace_s: float
