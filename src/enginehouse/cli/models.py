@@ -1,0 +1,106 @@
+"""`mle models`: create, list, describe, update, delete."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from enginehouse.cli.base import Group
+from enginehouse.cli.body import BodyFlag, build, comma_list, flags, mapping
+from enginehouse.cli.invocation import Invocation, pass_invocation
+from enginehouse.cli.jobs import changed_labels
+from enginehouse.cli.names import resource_id
+from enginehouse.cli.waiting import confirm, wait_for
+
+MODEL_FLAGS: tuple[BodyFlag, ...] = (
+    BodyFlag("--regions", "regions", "Region to name in the model (default: us-central1).", comma_list, "REGION"),
+    BodyFlag("--description", "description", "What the model is for."),
+    BodyFlag("--labels", "labels", "Labels of the model.", mapping, "KEY=VALUE,..."),
+    BodyFlag("--enable-logging", "onlinePredictionLogging", "Log prediction requests.", switch=True),
+    BodyFlag(
+        "--enable-console-logging",
+        "onlinePredictionConsoleLogging",
+        "Log what the model's code prints.",
+        switch=True,
+    ),
+)
+
+
+@click.group(cls=Group, examples="mle models create iris\nmle models list")
+def models() -> None:
+    """Manage models."""
+
+
+@models.command(examples="mle models create iris --regions us-central1 --description 'Iris classes'")
+@click.argument("model")
+@flags(MODEL_FLAGS)
+@click.option("--region", metavar="REGION", help="The same as --regions.")
+@pass_invocation
+def create(invocation: Invocation, model: str, region: str | None, **given: Any) -> None:
+    """Create a model, a name that versions are deployed under."""
+    from enginehouse.core.names import check_resource_id
+
+    check_resource_id(model, kind="model", field="model.name")
+    body = build({"name": model}, MODEL_FLAGS, given)
+    body.setdefault("regions", [region if region and region != "global" else "us-central1"])
+    created = invocation.client().models.create(body)
+    invocation.say(f"Created ml engine model [{created.get('name', model)}].")
+
+
+@models.command("list", examples="mle models list\nmle models list --format json")
+@pass_invocation
+def list_models(invocation: Invocation) -> None:
+    """List models with their default versions."""
+    from enginehouse.cli.output import last_part, print_list
+
+    columns = [("NAME", last_part("name")), ("DEFAULT_VERSION_NAME", last_part("defaultVersion.name"))]
+    print_list(invocation, invocation.client().models.list(), columns)
+
+
+@models.command(examples="mle models describe iris")
+@click.argument("model")
+@pass_invocation
+def describe(invocation: Invocation, model: str) -> None:
+    """Show a model."""
+    from enginehouse.cli.output import print_resource
+
+    model_id = resource_id(invocation, model)
+    print_resource(invocation, invocation.client().models.get(model_id))
+
+
+@models.command(examples="mle models update iris --description 'All three classes' --update-labels stage=live")
+@click.argument("model")
+@click.option("--description", metavar="TEXT", help="What the model is for.")
+@click.option("--update-labels", metavar="KEY=VALUE,...", help="Add these labels, or change their values.")
+@click.option("--remove-labels", metavar="KEY,...", help="Remove these labels.")
+@click.option("--clear-labels", is_flag=True, help="Remove all labels first.")
+@pass_invocation
+def update(
+    invocation: Invocation,
+    model: str,
+    description: str | None,
+    update_labels: str | None,
+    remove_labels: str | None,
+    clear_labels: bool,
+) -> None:
+    """Change a model's description or labels."""
+    model_id = resource_id(invocation, model)
+    client = invocation.client()
+    change: dict[str, Any] = {} if description is None else {"description": description}
+    if not change or update_labels or remove_labels or clear_labels:
+        current = client.models.get(model_id)
+        change["labels"] = changed_labels(invocation, current, update_labels, remove_labels, clear_labels)
+    operation = client.models.patch(model_id, change, list(change))
+    wait_for(invocation, client, operation, f"Updating model [{model_id}]")
+
+
+@models.command(examples="mle models delete iris --quiet")
+@click.argument("model")
+@pass_invocation
+def delete(invocation: Invocation, model: str) -> None:
+    """Delete a model that has no versions."""
+    model_id = resource_id(invocation, model)
+    confirm(invocation, f"This will delete model [{model_id}].")
+    client = invocation.client()
+    wait_for(invocation, client, client.models.delete(model_id), f"Deleting model [{model_id}]")

@@ -1,0 +1,201 @@
+"""`mle versions`: create, list, describe, set-default, update, delete."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from enginehouse.cli.base import Group
+from enginehouse.cli.body import BodyFlag, accelerator, build, comma_list, enum, flags, load_config, mapping
+from enginehouse.cli.invocation import Invocation, pass_invocation
+from enginehouse.cli.jobs import changed_labels
+from enginehouse.cli.names import resource_id
+from enginehouse.cli.waiting import confirm, wait_for
+
+if TYPE_CHECKING:
+    from enginehouse.sdk.client import Client
+
+FRAMEWORKS = ("TENSORFLOW", "SCIKIT_LEARN", "XGBOOST")
+
+
+def _framework(text: str) -> str:
+    if enum(text) not in FRAMEWORKS:
+        raise ValueError(f"{text!r} is not one of tensorflow, scikit-learn, xgboost")
+    return enum(text)
+
+
+VERSION_FLAGS: tuple[BodyFlag, ...] = (
+    BodyFlag("--runtime-version", "runtimeVersion", "Runtime to serve in; `mle runtimes list` has them."),
+    BodyFlag("--python-version", "pythonVersion", "Python of the runtime (default: the runtime's first)."),
+    BodyFlag("--framework", "framework", "tensorflow, scikit-learn or xgboost (default: by the files).", _framework),
+    BodyFlag("--machine-type", "machineType", "Machine type to name in the version."),
+    BodyFlag("--description", "description", "What the version is."),
+    BodyFlag("--labels", "labels", "Labels of the version.", mapping, "KEY=VALUE,..."),
+    BodyFlag("--accelerator", "acceleratorConfig", "Accelerators of a node.", accelerator, "count=N,type=TYPE"),
+    BodyFlag("--package-uris", "packageUris", "Packages with the model's own code.", comma_list, "GS_URI,..."),
+    BodyFlag("--prediction-class", "predictionClass", "Class in a package that answers predictions."),
+    BodyFlag("--service-account", "serviceAccount", "Account that the model's code acts as."),
+)
+
+model_option = click.option("--model", required=True, metavar="MODEL", help="The model of the version.")
+
+
+@click.group(
+    cls=Group, examples="mle versions create v1 --model iris --origin gs://iris/model --runtime-version 2.21"
+)
+def versions() -> None:
+    """Manage the versions of a model."""
+
+
+@versions.command(
+    examples="""
+        mle versions create v1 --model iris --origin gs://iris/jobs/iris_1/export/iris/170 --runtime-version 2.21
+        mle versions create v2 --model iris --origin ./model/ --staging-bucket iris --runtime-version scikit-learn-1.9
+        mle versions create v3 --model iris --config config.yaml --async
+    """
+)
+@click.argument("version")
+@model_option
+@click.option("--origin", metavar="PATH", help="The model's files: a gs:// folder, or a local one (uploaded).")
+@click.option("--staging-bucket", metavar="BUCKET", help="Where a local --origin is uploaded to.")
+@click.option("--config", metavar="FILE", help="yaml of a Version; flags override it.")
+@click.option("--async", "asynchronous", is_flag=True, help="Return at once, without waiting for the version.")
+@flags(VERSION_FLAGS)
+@pass_invocation
+def create(
+    invocation: Invocation,
+    version: str,
+    model: str,
+    origin: str | None,
+    staging_bucket: str | None,
+    config: str | None,
+    asynchronous: bool,
+    **given: Any,
+) -> None:
+    """Deploy a model's files as a version: they are copied, loaded and tried before it is ready."""
+    from enginehouse.core.names import check_resource_id
+
+    check_resource_id(version, kind="version", field="version.name")
+    model_id = resource_id(invocation, model)
+    body = build(load_config(config), VERSION_FLAGS, given)
+    body["name"] = version
+    client = invocation.client()
+    if origin is not None:
+        body["deploymentUri"] = origin
+        if not origin.startswith("gs://"):
+            bucket = staging_bucket or invocation.settings().staging_bucket
+            body["deploymentUri"] = upload_folder(client, Path(origin).expanduser(), bucket)
+    operation = client.versions(model_id).create(body)
+    if not asynchronous:
+        wait_for(invocation, client, operation, "Creating version (this might take a few minutes)")
+
+
+def upload_folder(client: Client, folder: Path, bucket: str) -> str:
+    """Upload a local model folder to `gs://BUCKET/<digest of its files>/`, as gcloud does.
+
+    Raises:
+        InvalidArgument: there is no such folder, nothing in it, or no bucket was named.
+    """
+    from enginehouse.core.errors import InvalidArgument
+    from enginehouse.core.names import ObjectUri
+    from enginehouse.sdk.transfer import Copy, local_files, run_copies
+
+    if not folder.is_dir():
+        raise InvalidArgument(f"--origin {folder}: there is no such folder.")
+    if not bucket:
+        raise InvalidArgument(f"--origin {folder} is local and has to be uploaded: give --staging-bucket.")
+    files = {path.relative_to(folder).as_posix(): path for path in local_files(folder)}
+    if not files:
+        raise InvalidArgument(f"--origin {folder}: the folder is empty.")
+    total = hashlib.sha256()
+    for name, path in sorted(files.items()):
+        total.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    text = bucket if bucket.startswith("gs://") else f"gs://{bucket}"
+    place = ObjectUri.parse(text, field="staging_bucket").join(total.hexdigest())
+    copies = [Copy(path, ObjectUri(place.bucket, f"{place.name}/{name}")) for name, path in files.items()]
+    for failure in run_copies(client.storage, copies):
+        raise failure.error
+    return f"{place}/"
+
+
+@versions.command("list", examples="mle versions list --model iris")
+@model_option
+@pass_invocation
+def list_versions(invocation: Invocation, model: str) -> None:
+    """List a model's versions."""
+    from enginehouse.cli.output import field, last_part, print_list
+
+    model_id = resource_id(invocation, model)
+    columns = [("NAME", last_part("name")), ("DEPLOYMENT_URI", field("deploymentUri")), ("STATE", field("state"))]
+    print_list(invocation, invocation.client().versions(model_id).list(), columns)
+
+
+@versions.command(examples="mle versions describe v1 --model iris")
+@click.argument("version")
+@model_option
+@pass_invocation
+def describe(invocation: Invocation, version: str, model: str) -> None:
+    """Show a version."""
+    from enginehouse.cli.output import print_resource
+
+    model_id = resource_id(invocation, model)
+    print_resource(invocation, invocation.client().versions(model_id).get(version))
+
+
+@versions.command("set-default", examples="mle versions set-default v2 --model iris")
+@click.argument("version")
+@model_option
+@pass_invocation
+def set_default(invocation: Invocation, version: str, model: str) -> None:
+    """Make a version the one that answers when none is named."""
+    from enginehouse.cli.output import print_resource
+
+    model_id = resource_id(invocation, model)
+    print_resource(invocation, invocation.client().versions(model_id).set_default(version))
+
+
+@versions.command(examples="mle versions update v1 --model iris --description 'Trained in May'")
+@click.argument("version")
+@model_option
+@click.option("--description", metavar="TEXT", help="What the version is.")
+@click.option("--config", metavar="FILE", help="yaml with the fields to change.")
+@click.option("--update-labels", metavar="KEY=VALUE,...", help="Add these labels, or change their values.")
+@click.option("--remove-labels", metavar="KEY,...", help="Remove these labels.")
+@click.option("--clear-labels", is_flag=True, help="Remove all labels first.")
+@pass_invocation
+def update(
+    invocation: Invocation,
+    version: str,
+    model: str,
+    description: str | None,
+    config: str | None,
+    update_labels: str | None,
+    remove_labels: str | None,
+    clear_labels: bool,
+) -> None:
+    """Change a version's description, labels or scaling."""
+    model_id = resource_id(invocation, model)
+    client = invocation.client()
+    change = load_config(config)
+    if description is not None:
+        change["description"] = description
+    if not change or update_labels or remove_labels or clear_labels:
+        current = client.versions(model_id).get(version)
+        change["labels"] = changed_labels(invocation, current, update_labels, remove_labels, clear_labels)
+    operation = client.versions(model_id).patch(version, change, list(change))
+    wait_for(invocation, client, operation, f"Updating version [{version}]")
+
+
+@versions.command(examples="mle versions delete v1 --model iris --quiet")
+@click.argument("version")
+@model_option
+@pass_invocation
+def delete(invocation: Invocation, version: str, model: str) -> None:
+    """Delete a version; the default one only when it is the last."""
+    model_id = resource_id(invocation, model)
+    confirm(invocation, f"This will delete version [{version}] of model [{model_id}].")
+    client = invocation.client()
+    wait_for(invocation, client, client.versions(model_id).delete(version), f"Deleting version [{version}]")
