@@ -115,7 +115,8 @@ class Engine:
         self._server = uvicorn.Server(config)
         # uvicorn would replay the signal after its shutdown and end the process with it; `serve` handles signals.
         self._server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
-        asyncio.run(self._server.serve(sockets=[listener]), loop_factory=config.get_loop_factory())
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(self._server.serve(sockets=[listener]))
 
     def _compose(self, url: str, port: int) -> ASGIApp:
         settings, clock = self.settings, self._clock

@@ -107,9 +107,7 @@ class EngineApi:
 
     def _list_runtimes(self) -> list[dict[str, Any]]:
         listed = []
-        for name in self.catalogue.names():
-            runtime = self.catalogue.get(name)
-            resolution = self.catalogue.resolve(name, None)
+        for runtime in self.catalogue.runtimes():
             listed.append(
                 {
                     "name": runtime.name,
@@ -117,10 +115,16 @@ class EngineApi:
                     "frameworks": runtime.frameworks,
                     "pythonVersions": list(runtime.python_versions),
                     "description": runtime.description,
-                    "built": self.runtimes.ready(resolution) is not None,
+                    "built": self._is_built(runtime.name),
                 }
             )
         return listed
+
+    def _is_built(self, runtime_version: str) -> bool:
+        try:
+            return self.runtimes.ready(self.catalogue.resolve(runtime_version)) is not None
+        except InvalidArgument:  # this host has no Python for it
+            return False
 
     async def _settings(self, request: Request) -> Response:
         values = asdict(self.settings)

@@ -33,7 +33,7 @@ class Plan:
         replicas: the master first.
         runtime_version: name in the catalogue, aliases resolved.
         python_version: "3.11".
-        runtime_reason: why this runtime, for the job's log; empty when it is just what was asked for.
+        runtime_reason: why this runtime on this Python, for the job's owner.
         chief_name: key of the master in TF_CONFIG, "chief" or "master".
     """
 

@@ -167,10 +167,11 @@ class JobReconciler:
 
     def _prepare(self, job: JobRecord) -> None:
         plan = Plan.from_json(job.plan)
-        lines = [lifecycle.log(lifecycle.WAITING_FOR_PROVISIONING)]
-        if plan.runtime_reason:
-            lines.append(lifecycle.log(plan.runtime_reason))
-        lines.append(lifecycle.log(lifecycle.WAITING_FOR_PROGRAM))
+        lines = [
+            lifecycle.log(lifecycle.WAITING_FOR_PROVISIONING),
+            NewEvent("decision", plan.runtime_reason, data={"runtimeVersion": plan.runtime_version}),
+            lifecycle.log(lifecycle.WAITING_FOR_PROGRAM),
+        ]
         job = self._move(job, "PREPARING", reason="admitted", logs=lines)
         if job.state == "PREPARING":
             self._follow(job)

@@ -63,7 +63,7 @@ class Validator:
             raise InvalidArgument(
                 f"The field is required. Known runtimes: {known}.", field=f"{_FIELD}.runtime_version"
             )
-        resolution = self._catalogue.resolve(spec.runtime_version, spec.python_version or None, field_prefix=_FIELD)
+        resolution = self._catalogue.resolve(spec.runtime_version, spec.python_version or None, field=_FIELD)
         return make_plan(spec, resolution)
 
     def _check_job_dir(self, spec: TrainingInput) -> None:

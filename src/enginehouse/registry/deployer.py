@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from enginehouse.core.clock import Clock
-from enginehouse.core.errors import EngineError, FailedPrecondition, Internal, NotFound
+from enginehouse.core.errors import EngineError, FailedPrecondition, NotFound
 from enginehouse.core.names import ObjectUri, OperationName, VersionName
 from enginehouse.metadata.base import MetadataStore
 from enginehouse.metadata.records import NewEvent, OperationRecord, VersionRecord
@@ -24,7 +24,8 @@ from enginehouse.registry.directory import VersionDirectory
 from enginehouse.registry.messages import response_of, version_message
 from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue
-from enginehouse.serving.pool import ModelLoadError, ServerPool
+from enginehouse.serving.pool import ServerPool
+from enginehouse.serving.types import ModelLoadError
 from enginehouse.storage.base import ObjectStore
 
 _log = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ class Deployer:
         try:
             self._copy_artifacts(version)
             self._load_and_test(version)
-        except (EngineError, ModelLoadError) as error:
+        except EngineError as error:
             if self._stopping.is_set():
                 return
             self._fail(version, started, error)
@@ -166,10 +167,9 @@ class Deployer:
             operation=ended,
         )
 
-    def _fail(self, version: VersionRecord, operation: OperationRecord, error: EngineError | ModelLoadError) -> None:
+    def _fail(self, version: VersionRecord, operation: OperationRecord, error: EngineError) -> None:
         if isinstance(error, ModelLoadError):
-            message = f'Create Version failed. Bad model detected with error:  "{error}"'
-            error = Internal(message)
+            error = FailedPrecondition(error.creation_message)
         self._store.change_version(
             version.name,
             lambda old: (

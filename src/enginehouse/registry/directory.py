@@ -60,9 +60,7 @@ class VersionDirectory:
     def resolution(self, version: VersionRecord) -> Resolution:
         """The runtime that `version` asked for."""
         request = version.request
-        return self._catalogue.resolve(
-            request["runtimeVersion"], request.get("pythonVersion"), field_prefix="version"
-        )
+        return self._catalogue.resolve(request["runtimeVersion"], request.get("pythonVersion"), field="version")
 
     def served(self, version: VersionRecord) -> ServedVersion:
         """What a model server needs to know of `version`, whatever its state."""

@@ -189,11 +189,9 @@ class RegistryService:
         if not version.runtime_version:
             known = ", ".join(self._catalogue.names())
             raise InvalidArgument(f"The field is required. Known runtimes: {known}.", field="version.runtime_version")
-        resolution = self._catalogue.resolve(
-            version.runtime_version, version.python_version or None, field_prefix="version"
-        )
+        resolution = self._catalogue.resolve(version.runtime_version, version.python_version or None, field="version")
         if framework not in resolution.runtime.frameworks:
-            fitting = [n for n in self._catalogue.names() if framework in self._catalogue.get(n).frameworks]
+            fitting = [r.name for r in self._catalogue.runtimes() if framework in r.frameworks]
             raise InvalidArgument(
                 f"The runtime {version.runtime_version} has no {framework}; these have: {', '.join(fitting)}.",
                 field="version.runtime_version",
