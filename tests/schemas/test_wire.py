@@ -1,0 +1,52 @@
+"""Protocol-buffer JSON: what is read, what is refused and with which path."""
+
+import pytest
+
+from enginehouse.core.errors import InvalidArgument
+from enginehouse.schemas.ml_v1 import AcceleratorConfig, Job, TrainingInput, TrainingOutput
+from enginehouse.schemas.wire import Int64, decode, encode, snake_case, to_builtins
+
+
+def test_int64_is_text_on_the_wire_and_read_either_way() -> None:
+    for text in (b'{"count": "4"}', b'{"count": 4}'):
+        message = decode(AcceleratorConfig, text)
+        assert message.count == 4
+        assert encode(message) == b'{"count":"4"}'
+    assert to_builtins(AcceleratorConfig(count=Int64(2**60))) == {"count": str(2**60)}
+
+
+def test_int32_and_double_stay_numbers() -> None:
+    message = decode(Job, b'{"trainingInput": {"scheduling": {"priority": 7}}}')
+    assert to_builtins(message) == {"trainingInput": {"scheduling": {"priority": 7}}}
+    assert to_builtins(TrainingOutput(consumed_ml_units=0.25)) == {"consumedMLUnits": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "words"),
+    [
+        (b'{"trainingInput": {"bogusField": 3}}', "training_input.bogus_field", "no such field"),
+        (b'{"trainingInput": {"workerCount": "x"}}', "training_input.worker_count", "int64"),
+        (b'{"trainingInput": {"workerCount": true}}', "training_input.worker_count", "int64"),
+        (b'{"trainingInput": {"runtimeVersion": 1.8}}', "training_input.runtime_version", "quotes"),
+        (b'{"trainingInput": {"args": ["a", 3]}}', "training_input.args[1]", "quotes"),
+        (b'{"trainingInput": {"scaleTier": "HUGE"}}', "training_input.scale_tier", "HUGE"),
+        (b'{"labels": {"a": {}}}', "labels[...]", "str"),
+        (b"[]", None, "object"),
+        (b"{", None, "JSON"),
+        (b"\xff", None, "JSON"),
+    ],
+)
+def test_wrong_bodies_name_the_field(body: bytes, field: str | None, words: str) -> None:
+    with pytest.raises(InvalidArgument, match=words) as error:
+        decode(Job, body)
+    assert error.value.field == field
+
+
+def test_null_means_not_set_and_no_body_is_an_empty_message() -> None:
+    assert decode(Job, b'{"jobId": null, "labels": {"a": null}}') == Job()
+    assert decode(TrainingInput, b"") == TrainingInput()
+
+
+def test_snake_case() -> None:
+    assert snake_case("useChiefInTfConfig") == "use_chief_in_tf_config"
+    assert snake_case("already_snake.subField") == "already_snake.sub_field"
