@@ -33,7 +33,7 @@ def connect(url: str | None = None, *, data_dir: Path | str | None = None, proje
     Nothing is sent yet; an absent engine is told by the first request.
     """
     settings = load_settings({"data_dir": data_dir, "project": project})
-    return Client(Transport(lambda: find_url(settings, url)), settings.project)
+    return Client(Transport(lambda: find_url(settings, url), token=settings.token), settings.project)
 
 
 class Client:

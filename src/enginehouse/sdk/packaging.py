@@ -192,7 +192,7 @@ def _build_sdist(project: Path, out: Path) -> Path:
         shutil.copytree(project, copy, ignore=ignore, symlinks=True)
         if _build_backend(project):
             command = [
-                str(_uv()),
+                str(find_uv()),
                 "build",
                 "--sdist",
                 "--no-config",
@@ -217,7 +217,8 @@ def _build_sdist(project: Path, out: Path) -> Path:
     return built[0]
 
 
-def _uv() -> Path:
+def find_uv() -> Path:
+    """The uv binary that is installed with this package."""
     from uv import find_uv_bin
 
     return Path(os.fsdecode(find_uv_bin()))

@@ -55,11 +55,15 @@ class Transport:
 
     Args:
         find_url: asked for `http://HOST:PORT` before the first request and again after a broken connection.
+        token: the engine's secret, which it wants from other machines; empty for none.
         timeout_s: longest silence of the engine before a request fails with `DeadlineExceeded`.
     """
 
-    def __init__(self, find_url: Callable[[], str], *, timeout_s: float = 120.0) -> None:
+    def __init__(self, find_url: Callable[[], str], *, token: str = "", timeout_s: float = 120.0) -> None:
         self._find_url = find_url
+        self._headers = {"User-Agent": f"enginehouse-mle/{__version__}", "Accept": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
         self._timeout_s = timeout_s
         self._local = threading.local()
 
@@ -135,8 +139,7 @@ class Transport:
         while True:
             try:
                 connection = self._connection(timeout_s)
-                sent = {"User-Agent": f"enginehouse-mle/{__version__}", "Accept": "application/json", **headers}
-                connection.request(method, target, body=body, headers=sent)
+                connection.request(method, target, body=body, headers=self._headers | dict(headers))
                 return connection.getresponse()
             except (OSError, http.client.HTTPException) as error:
                 self._drop()
