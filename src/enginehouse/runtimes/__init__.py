@@ -1,0 +1,2 @@
+"""Runtimes: the Python environments there are, building them once, and users' packages on top. Standard library
+only."""

@@ -1,0 +1,112 @@
+"""Builds one virtual environment from a lock file with uv. Called by `runtimes.cache` under its lock.
+
+The environment is made in a hidden directory beside its place, its modules are compiled (uv does not, and an import
+without bytecode takes two to three times as long), and one rename puts it in place: what is there is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+from enginehouse.core.files import atomic_write_json
+from enginehouse.core.units import format_elapsed, format_size
+from enginehouse.runtimes.catalogue import Resolution, Runtime
+from enginehouse.runtimes.requirements import normalise
+from enginehouse.runtimes.uvtool import Progress, Uv
+
+MARKER_FILE = "runtime.json"
+_REQUIREMENT = re.compile(r"^[A-Za-z0-9]", re.MULTILINE)
+
+
+def is_built(directory: Path) -> bool:
+    """Whether a whole environment lies there and its base interpreter still does too."""
+    return (directory / MARKER_FILE).exists() and (directory / "bin" / "python").exists()
+
+
+def build_environment(resolution: Resolution, directory: Path, interpreter: Path, uv: Uv, progress: Progress) -> None:
+    """Build `directory`.
+
+    Raises:
+        RuntimeBuildError: uv failed.
+        OSError: the disk failed.
+    """
+    runtime = resolution.runtime
+    progress(f"Building runtime {_title(resolution)}: this happens once.")
+    began = time.monotonic()
+    sweep(directory)
+    building = directory.with_name(f".building-{directory.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        doing = f"Building runtime {runtime.name}"
+        # Scripts of a relocatable environment find their interpreter after the rename.
+        make = ("venv", "--quiet", "--relocatable", "--no-project", "--no-python-downloads", "--python", interpreter)
+        building.parent.mkdir(parents=True, exist_ok=True)
+        uv.run(*make, building, doing=doing, directory=building.parent)
+        if _REQUIREMENT.search(runtime.lock.read_text()):
+            install = ("pip", "install", "--require-hashes", "--python", building / "bin/python", "-r", runtime.lock)
+            uv.run(*install, doing=doing, directory=building, progress=progress)
+            _compile(building, directory, progress)
+        packages = installed_packages(site_packages(building))
+        took_s = time.monotonic() - began
+        size_bytes = sum(entry.stat(follow_symlinks=False).st_size for entry in building.rglob("*"))
+        marker = {
+            "runtime": runtime.name,
+            "python": resolution.python_version,
+            "interpreter": str(interpreter),
+            "packages": packages,
+            "size_bytes": size_bytes,
+            "took_s": round(took_s, 3),
+            "built_ns": time.time_ns(),
+        }
+        atomic_write_json(building / MARKER_FILE, marker)
+        if directory.exists():  # its base interpreter is gone
+            directory.rename(building.with_name(building.name + "-old"))
+        building.rename(directory)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    sweep(directory)
+    progress(
+        f"Runtime {runtime.name} is ready: {len(packages)} packages, {format_size(size_bytes)}, "
+        f"built in {format_elapsed(took_s)}."
+    )
+
+
+def sweep(directory: Path) -> None:
+    """Remove what killed builds of `directory` left. Only under the key's lock."""
+    for leftover in directory.parent.glob(f".building-{directory.name}-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def site_packages(environment: Path) -> Path:
+    """Where the environment's packages lie."""
+    return next((environment / "lib").glob("python*/site-packages"))
+
+
+def installed_packages(site: Path) -> dict[str, str]:
+    """Version of each distribution in `site` by normalised name, read from the .dist-info directories' names."""
+    found = (path.name.removesuffix(".dist-info").rpartition("-") for path in site.glob("*.dist-info"))
+    return {normalise(name): version for name, _, version in sorted(found)}
+
+
+def _title(resolution: Resolution) -> str:
+    runtime: Runtime = resolution.runtime
+    main = next((text for text in runtime.requirements if text.startswith(runtime.main_package)), "")
+    contents = f"Python {resolution.python_version}" + (f", {main.replace('==', ' ')}" if main else "")
+    return f"{runtime.name} ({contents})"
+
+
+def _compile(building: Path, directory: Path, progress: Progress) -> None:
+    """Write bytecode that names the final place in tracebacks. Files that don't compile (templates) are left."""
+    began = time.monotonic()
+    python = building / "bin" / "python"
+    strip = ["-s", str(building), "-p", str(directory)]
+    command = [str(python), "-I", "-m", "compileall", "-qq", "-j0", *strip, str(site_packages(building))]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    progress(f"Compiled the modules in {format_elapsed(time.monotonic() - began)}")
