@@ -39,7 +39,7 @@ from enginehouse.jobs.service import JobService
 from enginehouse.jobs.validate import Validator
 from enginehouse.metadata.store import SqlMetadataStore
 from enginehouse.registry.deployer import Deployer
-from enginehouse.registry.directory import VersionDirectory
+from enginehouse.registry.directory import StoredVersions
 from enginehouse.registry.service import RegistryService
 from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue
@@ -128,7 +128,7 @@ class Engine:
         runtimes = RuntimeCache(settings.runtimes_dir, uv)
         reconciler = JobReconciler(store, storage, LocalBackend(), settings, clock, engine_url=url, uv=uv)
         jobs = JobService(store, Validator(catalogue, storage), clock, reconciler.wake)
-        directory = VersionDirectory(store, catalogue, runtimes, settings.versions_dir)
+        directory = StoredVersions(store, catalogue, runtimes, settings.versions_dir)
         pool = ServerPool(settings, clock=clock)
         predict = PredictApp(directory, pool, settings)
         directory.forget = predict.forget

@@ -13,6 +13,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from enginehouse.core.clock import Clock
 from enginehouse.core.errors import EngineError, FailedPrecondition, NotFound
@@ -20,12 +21,11 @@ from enginehouse.core.names import ObjectUri, OperationName, VersionName
 from enginehouse.metadata.base import MetadataStore
 from enginehouse.metadata.records import NewEvent, OperationRecord, VersionRecord
 from enginehouse.registry.artifacts import directory_prefix
-from enginehouse.registry.directory import VersionDirectory
+from enginehouse.registry.directory import StoredVersions
 from enginehouse.registry.messages import response_of, version_message
 from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue
-from enginehouse.serving.pool import ServerPool
-from enginehouse.serving.types import ModelLoadError
+from enginehouse.serving.types import DeployReport, ModelLoadError, ServedVersion
 from enginehouse.storage.base import ObjectStore
 
 _log = logging.getLogger(__name__)
@@ -34,8 +34,20 @@ _IDLE_POLL_S = 1.0
 _WORKERS = 2
 
 
+class Servers(Protocol):
+    """What the deployer needs of `serving.pool.ServerPool`; both are awaited on the engine's event loop."""
+
+    async def deploy(self, version: ServedVersion) -> DeployReport:
+        """Load a version and call it once. Raises ModelLoadError."""
+        ...
+
+    async def retire(self, uid: str) -> None:
+        """Stop what serves the version, if anything does."""
+        ...
+
+
 class Deployer:
-    """Makes versions ready. Started once per engine; `loop` is where `pool` lives."""
+    """Makes versions ready. Started once per engine."""
 
     def __init__(
         self,
@@ -43,10 +55,10 @@ class Deployer:
         storage: ObjectStore,
         catalogue: Catalogue,
         runtimes: RuntimeCache,
-        pool: ServerPool,
+        pool: Servers,
         versions_dir: Path,
         clock: Clock,
-        directory: VersionDirectory,
+        directory: StoredVersions,
     ) -> None:
         self._store = store
         self._storage = storage

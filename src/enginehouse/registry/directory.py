@@ -17,8 +17,8 @@ from enginehouse.runtimes.catalogue import Catalogue, Resolution
 from enginehouse.serving.types import ServedVersion
 
 
-class VersionDirectory:
-    """Finds versions in the store. Thread-safe; quick enough for the event loop, and cached by its caller.
+class StoredVersions:
+    """`serving.types.VersionDirectory` over the metadata store. Thread-safe; quick enough for the event loop, and cached by its caller.
 
     Attributes:
         forget: called with (project, model_id) when what serves under that name may have changed.
