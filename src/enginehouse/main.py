@@ -45,6 +45,7 @@ from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue
 from enginehouse.serving.pool import ServerPool
 from enginehouse.serving.router import PredictApp
+from enginehouse.serving.server import Limits
 from enginehouse.storage.local import LocalObjectStore
 
 _log = logging.getLogger(__name__)
@@ -129,17 +130,29 @@ class Engine:
         reconciler = JobReconciler(store, storage, LocalBackend(), settings, clock, engine_url=url, uv=uv)
         jobs = JobService(store, Validator(catalogue, storage), clock, reconciler.wake)
         directory = StoredVersions(store, catalogue, runtimes, settings.versions_dir)
-        pool = ServerPool(settings, clock=clock)
-        predict = PredictApp(directory, pool, settings)
-        directory.forget = predict.forget
+        limits = Limits(
+            predict_timeout_s=settings.predict_timeout_s,
+            load_timeout_s=settings.version_create_timeout_s,
+            idle_s=settings.server_idle_s,
+        )
+        pool = ServerPool(settings.server_logs_dir, limits)
+        predict = PredictApp(directory, pool, max_body_bytes=settings.max_body_bytes)
         deployer = Deployer(store, storage, catalogue, runtimes, pool, settings.versions_dir, clock, directory)
+        loop: asyncio.AbstractEventLoop | None = None
+
+        def forget(project: str, model_id: str) -> None:
+            # On the loop, after whatever the router is just looking up: it must not keep what is out of date.
+            if loop is not None:
+                loop.call_soon_threadsafe(predict.forget, project, model_id)
+
+        directory.forget = forget
         registry = RegistryService(
             store,
             storage,
             catalogue,
             clock,
             wake=deployer.wake,
-            forget=predict.forget,
+            forget=forget,
             retire=deployer.retire,
         )
         engine_api = EngineApi(
@@ -157,6 +170,7 @@ class Engine:
 
         @contextlib.asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+            nonlocal loop
             loop = asyncio.get_running_loop()
             await pool.start()
             reconciler.start()
@@ -204,7 +218,7 @@ class _Front:
             if self._expected and not self._may_enter(scope):
                 await _refuse(scope, receive, send)
                 return
-            if scope["path"].endswith(":predict") and scope["method"] == "POST":
+            if PredictApp.matches(scope):
                 await self._predict(scope, receive, send)
                 return
         await self._web(scope, receive, send)

@@ -96,6 +96,11 @@ class Settings:
         return self.data_dir / "versions"
 
     @property
+    def server_logs_dir(self) -> Path:
+        """What model servers print, a file per version."""
+        return self.data_dir / "servers"
+
+    @property
     def engine_file(self) -> Path:
         """JSON with url and pid of the engine that runs here; `mle` finds its engine by it."""
         return self.data_dir / "engine.json"
