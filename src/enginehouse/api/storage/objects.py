@@ -1,0 +1,178 @@
+"""Handlers of `/storage/v1/b/B/o`: everything about objects but their bytes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import Response
+
+from enginehouse.api.storage.buckets import page_size
+from enginehouse.api.storage.call import Call, parse_int64
+from enginehouse.api.storage.downloads import download, not_modified
+from enginehouse.api.storage.resources import digests, json_response, merged_attributes, object_resource
+from enginehouse.core.errors import ConditionNotMet, InvalidArgument
+from enginehouse.storage.base import AttributeChange, ComposeSource, ListPage, ObjectAttributes, ObjectInfo
+
+
+async def list_objects(call: Call) -> Response:
+    """GET /b/B/o"""
+    if call.query.get("matchGlob"):
+        raise InvalidArgument("matchGlob is not known here; list by prefix and match the names.", field="matchGlob")
+    page = ListPage([], [], "")
+    if not call.flag("softDeleted"):  # nothing that was deleted is kept
+        page = await call.run(
+            call.store.list,
+            call.path["bucket"],
+            prefix=call.query.get("prefix", ""),
+            delimiter=call.query.get("delimiter", ""),
+            start_offset=call.query.get("startOffset", ""),
+            end_offset=call.query.get("endOffset", ""),
+            include_trailing_delimiter=call.flag("includeTrailingDelimiter"),
+            page_token=call.query.get("pageToken", ""),
+            max_results=page_size(call),
+        )
+    body: dict[str, Any] = {"kind": "storage#objects"}
+    if page.objects:
+        base_url = call.base_url
+        body["items"] = [object_resource(info, base_url) for info in page.objects]
+    if page.prefixes:
+        body["prefixes"] = page.prefixes
+    if page.next_page_token:
+        body["nextPageToken"] = page.next_page_token
+    return json_response(body)
+
+
+async def get(call: Call) -> Response:
+    """GET /b/B/o/X: the resource, or with alt=media the content."""
+    if call.query.get("alt") == "media":
+        return await download(call)
+    preconditions = call.preconditions()
+    try:
+        info = await call.run(
+            call.store.get,
+            call.path["bucket"],
+            call.path["object"],
+            generation=call.integer("generation"),
+            preconditions=preconditions,
+        )
+    except ConditionNotMet as error:
+        return not_modified(preconditions, error)
+    return _resource(call, info)
+
+
+async def patch(call: Call) -> Response:
+    """PATCH /b/B/o/X: lays what is given over what is there."""
+    body = await call.json()
+    return await _change(call, functools.partial(merged_attributes, resource=body))
+
+
+async def update(call: Call) -> Response:
+    """PUT /b/B/o/X: what is not given goes back to its default."""
+    new = merged_attributes(ObjectAttributes(), await call.json())
+    return await _change(call, lambda _old: new)
+
+
+async def delete(call: Call) -> Response:
+    """DELETE /b/B/o/X"""
+    await call.run(
+        call.store.delete,
+        call.path["bucket"],
+        call.path["object"],
+        generation=call.integer("generation"),
+        preconditions=call.preconditions(),
+    )
+    return Response(status_code=204)
+
+
+async def copy_to(call: Call) -> Response:
+    """POST /b/B/o/X/copyTo/b/DB/o/DO"""
+    return _resource(call, await _copy(call))
+
+
+async def rewrite_to(call: Call) -> Response:
+    """POST /b/B/o/X/rewriteTo/b/DB/o/DO: `copyTo` in a form that could take several calls; here one is enough."""
+    info = await _copy(call)
+    return json_response(
+        {
+            "kind": "storage#rewriteResponse",
+            "totalBytesRewritten": str(info.size_bytes),
+            "objectSize": str(info.size_bytes),
+            "done": True,
+            "resource": object_resource(info, call.base_url),
+        }
+    )
+
+
+async def move_to(call: Call) -> Response:
+    """POST /b/B/o/X/moveTo/o/DO"""
+    info = await call.run(
+        call.store.move,
+        call.path["bucket"],
+        call.path["object"],
+        call.path["destination_object"],
+        source_preconditions=call.preconditions("Source"),
+        preconditions=call.preconditions(),
+    )
+    return _resource(call, info)
+
+
+async def compose(call: Call) -> Response:
+    """POST /b/B/o/X/compose"""
+    body = await call.json()
+    sources = body.get("sourceObjects")
+    destination = body.get("destination") or {}
+    if not isinstance(sources, list) or not isinstance(destination, dict):
+        raise InvalidArgument("sourceObjects must be a list, destination an object.", field="sourceObjects")
+    info = await call.run(
+        call.store.compose,
+        call.path["bucket"],
+        call.path["object"],
+        [_compose_source(source) for source in sources],
+        attributes=merged_attributes(ObjectAttributes(), destination),
+        preconditions=call.preconditions(),
+        expected=digests(destination),
+        delete_sources=body.get("deleteSourceObjects") is True,
+    )
+    return _resource(call, info)
+
+
+def _compose_source(source: Any) -> ComposeSource:
+    if not isinstance(source, Mapping) or not isinstance(source.get("name"), str):
+        raise InvalidArgument("Each source object needs a name.", field="sourceObjects")
+    generation = source.get("generation") or (source.get("objectPreconditions") or {}).get("ifGenerationMatch")
+    return ComposeSource(
+        source["name"], None if generation is None else parse_int64(generation, "sourceObjects.generation")
+    )
+
+
+async def _change(call: Call, change: AttributeChange) -> Response:
+    info = await call.run(
+        call.store.update,
+        call.path["bucket"],
+        call.path["object"],
+        change,
+        generation=call.integer("generation"),
+        preconditions=call.preconditions(),
+    )
+    return _resource(call, info)
+
+
+async def _copy(call: Call) -> ObjectInfo:
+    body = await call.json()
+    return await call.run(
+        call.store.copy,
+        call.path["bucket"],
+        call.path["object"],
+        call.path["destination_bucket"],
+        call.path["destination_object"],
+        change=functools.partial(merged_attributes, resource=body),
+        source_generation=call.integer("sourceGeneration"),
+        source_preconditions=call.preconditions("Source"),
+        preconditions=call.preconditions(),
+    )
+
+
+def _resource(call: Call, info: ObjectInfo) -> Response:
+    return json_response(object_resource(info, call.base_url))

@@ -1,0 +1,80 @@
+"""Routes over the path as it was sent.
+
+An object's name is one percent-encoded segment, so `a%2Fb` must not be taken for two: routes match `raw_path`, and
+each parameter is decoded once, alone. Errors become the storage API's own shape here, for every route.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from urllib.parse import quote, unquote
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
+
+from enginehouse.api.storage.call import Call
+from enginehouse.api.storage.errors import error_response, method_not_allowed
+from enginehouse.core.errors import EngineError, Internal, InvalidArgument
+from enginehouse.storage.base import ObjectStore
+
+_LOG = logging.getLogger(__name__)
+_CLIENT_CLOSED_REQUEST = 499
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+
+class RawPathRoute(BaseRoute):
+    """One path of the API and the handlers of its methods."""
+
+    def __init__(self, store: ObjectStore, template: str, handlers: Mapping[str, Handler]) -> None:
+        """
+        Args:
+            store: given to the handlers.
+            template: the path, with `{name}` for a percent-encoded segment; a `*` at its end takes all that follows.
+            handlers: by method; GET serves HEAD too.
+        """
+        self.template = template
+        self._store = store
+        self._handlers = dict(handlers)
+        if "GET" in self._handlers:
+            self._handlers.setdefault("HEAD", self._handlers["GET"])
+        pattern = re.escape(template).replace(r"\*", ".*")
+        self._pattern = re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", pattern).encode())
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match by the path alone; a wrong method is answered by `handle`."""
+        if scope["type"] != "http":
+            return Match.NONE, {}
+        found = self._pattern.fullmatch(scope.get("raw_path") or quote(scope["path"]).encode())
+        return (Match.FULL, {"path_params": found.groupdict()}) if found else (Match.NONE, {})
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        response = await self._respond(Request(scope, receive), scope["path_params"])
+        await response(scope, receive, send)
+
+    async def _respond(self, request: Request, segments: Mapping[str, bytes]) -> Response:
+        handler = self._handlers.get(request.method)
+        if handler is None:
+            return method_not_allowed(request.method, sorted(self._handlers))
+        try:
+            path = {name: _decode(segment) for name, segment in segments.items()}
+            return await handler(Call(self._store, request, path))
+        except EngineError as error:
+            return error_response(error)
+        except ClientDisconnect:
+            return Response(status_code=_CLIENT_CLOSED_REQUEST)
+        except Exception:
+            _LOG.exception("%s %s failed", request.method, request.url.path)
+            return error_response(Internal("The engine failed on this request; its log says why."))
+
+
+def _decode(segment: bytes) -> str:
+    try:
+        return unquote(segment.decode("ascii"), errors="strict")
+    except UnicodeDecodeError:
+        raise InvalidArgument("The path is not percent-encoded UTF-8.") from None

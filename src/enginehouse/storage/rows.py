@@ -1,0 +1,215 @@
+"""The rows of the index, as typed values: the one place with the SQL of buckets, objects and resumable uploads.
+
+Every method runs inside the transaction that `index` opened; nothing here begins, commits or touches a blob.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Generator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from enginehouse.core.errors import NotFound
+from enginehouse.storage.base import BucketInfo, ObjectAttributes, ObjectInfo
+
+_MICROSECOND_NS = 1000
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object and the blob with its content."""
+
+    info: ObjectInfo
+    blob: str
+
+
+@dataclass(frozen=True)
+class UploadRow:
+    """A resumable upload: `request` is kept as JSON for `uploads`, `result` is None while bytes may come."""
+
+    upload_id: str
+    bucket: str
+    name: str
+    blob: str
+    request: dict[str, Any]
+    result: ObjectInfo | None
+    created_ns: int
+
+
+class Rows:
+    """What one transaction sees and changes."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def names_blob(self, blob: str) -> bool:
+        """Whether an object or an unfinished upload has this blob."""
+        query = (
+            "SELECT 1 FROM objects WHERE blob = ? UNION ALL SELECT 1 FROM uploads WHERE blob = ? AND result IS NULL"
+        )
+        return self.connection.execute(query, (blob, blob)).fetchone() is not None
+
+    def next_generation(self, now_ns: int) -> int:
+        """The time in microseconds, or one more than the last generation where the clock stood or went back."""
+        query = "UPDATE counters SET value = max(value + 1, ?) WHERE name = 'generation' RETURNING value"
+        return int(self.connection.execute(query, (now_ns // _MICROSECOND_NS,)).fetchall()[0][0])
+
+    # Buckets
+
+    def bucket(self, name: str) -> BucketInfo:
+        """The bucket; NotFound when there is none."""
+        row = self.connection.execute("SELECT * FROM buckets WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise NotFound(f"The specified bucket does not exist: {name}")
+        return _bucket(row)
+
+    def has_bucket(self, name: str) -> bool:
+        return self.connection.execute("SELECT 1 FROM buckets WHERE name = ?", (name,)).fetchone() is not None
+
+    def buckets(self) -> list[BucketInfo]:
+        """All, by name."""
+        return [_bucket(row) for row in self.connection.execute("SELECT * FROM buckets ORDER BY name")]
+
+    def put_bucket(self, info: BucketInfo) -> None:
+        """Insert or replace."""
+        values = {**vars(info), "labels": _to_json(info.labels)}
+        self.connection.execute(
+            "INSERT INTO buckets VALUES (:name, :project, :location, :storage_class, :labels, :metageneration,"
+            " :created_ns, :updated_ns) ON CONFLICT (name) DO UPDATE SET storage_class = excluded.storage_class,"
+            " labels = excluded.labels, metageneration = excluded.metageneration, updated_ns = excluded.updated_ns",
+            values,
+        )
+
+    def delete_bucket(self, name: str) -> None:
+        self.connection.execute("DELETE FROM buckets WHERE name = ?", (name,))
+
+    # Objects
+
+    def find(self, bucket: str, name: str) -> StoredObject | None:
+        """The object, if there is one."""
+        query = "SELECT * FROM objects WHERE bucket = ? AND name = ?"
+        row = self.connection.execute(query, (bucket, name)).fetchone()
+        return _stored(row) if row is not None else None
+
+    def object(self, bucket: str, name: str, generation: int | None = None) -> StoredObject:
+        """The object; NotFound when there is none, or when it has another generation than the asked one."""
+        stored = self.find(bucket, name)
+        if stored is not None and generation in (None, stored.info.generation):
+            return stored
+        self.bucket(bucket)
+        raise NotFound(f"No such object: {bucket}/{name}" + (f"#{generation}" if generation is not None else ""))
+
+    def objects_from(self, bucket: str, start: str, end: str | None) -> Generator[StoredObject]:
+        """The objects with `start` <= name < `end`, by name; read lazily. `end` None is the end of the bucket."""
+        query = "SELECT * FROM objects WHERE bucket = ? AND name >= ?"
+        arguments = [bucket, start]
+        if end is not None:
+            query += " AND name < ?"
+            arguments.append(end)
+        cursor = self.connection.execute(query + " ORDER BY name", arguments)
+        try:
+            for row in cursor:
+                yield _stored(row)
+        finally:
+            cursor.close()
+
+    def is_empty(self, bucket: str) -> bool:
+        query = "SELECT 1 FROM objects WHERE bucket = ? LIMIT 1"
+        return self.connection.execute(query, (bucket,)).fetchone() is None
+
+    def put_object(self, stored: StoredObject) -> None:
+        """Insert or replace."""
+        info = stored.info
+        self.connection.execute(
+            "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                info.bucket,
+                info.name,
+                stored.blob,
+                info.size_bytes,
+                info.md5,
+                info.crc32c,
+                info.generation,
+                info.metageneration,
+                info.component_count,
+                info.created_ns,
+                info.updated_ns,
+                attributes_to_json(info.attributes),
+            ),
+        )
+
+    def delete_object(self, bucket: str, name: str) -> None:
+        self.connection.execute("DELETE FROM objects WHERE bucket = ? AND name = ?", (bucket, name))
+
+    # Resumable uploads
+
+    def put_upload(self, row: UploadRow) -> None:
+        """Insert or replace."""
+        self.connection.execute(
+            "INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                row.upload_id,
+                row.bucket,
+                row.name,
+                row.blob,
+                _to_json(row.request),
+                _to_json(asdict(row.result)) if row.result is not None else None,
+                row.created_ns,
+            ),
+        )
+
+    def upload(self, upload_id: str) -> UploadRow:
+        """The upload; NotFound when there is none."""
+        row = self.connection.execute("SELECT * FROM uploads WHERE id = ?", (upload_id,)).fetchone()
+        if row is None:
+            raise NotFound(f"No such upload: {upload_id}. It was cancelled, failed or is too old; begin again.")
+        return _upload(row)
+
+    def uploads_before(self, created_ns: int) -> list[UploadRow]:
+        """Those begun before a time."""
+        query = "SELECT * FROM uploads WHERE created_ns < ?"
+        return [_upload(row) for row in self.connection.execute(query, (created_ns,))]
+
+    def delete_upload(self, upload_id: str) -> None:
+        self.connection.execute("DELETE FROM uploads WHERE id = ?", (upload_id,))
+
+
+def attributes_to_json(attributes: ObjectAttributes) -> str:
+    """The attributes that are not as by default."""
+    default = ObjectAttributes()
+    return _to_json({name: value for name, value in asdict(attributes).items() if value != getattr(default, name)})
+
+
+def attributes_from_json(text: str) -> ObjectAttributes:
+    """Back from `attributes_to_json`."""
+    return ObjectAttributes(**json.loads(text))
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _bucket(row: sqlite3.Row) -> BucketInfo:
+    return BucketInfo(**{**dict(row), "labels": json.loads(row["labels"])})
+
+
+def _stored(row: sqlite3.Row) -> StoredObject:
+    values = dict(row)
+    blob = values.pop("blob")
+    attributes = json.loads(values.pop("attributes"))
+    return StoredObject(ObjectInfo(**values, **attributes), blob)
+
+
+def _upload(row: sqlite3.Row) -> UploadRow:
+    result = row["result"]
+    return UploadRow(
+        upload_id=row["id"],
+        bucket=row["bucket"],
+        name=row["name"],
+        blob=row["blob"],
+        request=json.loads(row["request"]),
+        result=ObjectInfo(**json.loads(result)) if result is not None else None,
+        created_ns=row["created_ns"],
+    )
