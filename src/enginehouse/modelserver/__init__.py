@@ -1,0 +1,6 @@
+"""The model server: one process per version, run by the interpreter of the version's runtime.
+
+`app` reads framed requests from the engine's socket, `batcher` puts those that wait into one call, `codecs` turns
+JSON into arrays and back, `adapters/` hold what each framework needs. Imports the standard library, numpy and the one
+framework of the version, and orjson where the runtime has it; nothing else of enginehouse.
+"""

@@ -1,0 +1,29 @@
+"""One adapter per framework. `load` picks the adapter; only `adapters/X.py` imports framework X."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from enginehouse.modelserver.adapters.base import Adapter
+from enginehouse.modelserver.errors import ModelLoadError
+
+_ADAPTERS = {
+    "TENSORFLOW": ("tensorflow", "TensorFlowAdapter"),
+    "SCIKIT_LEARN": ("sklearn", "SklearnAdapter"),
+    "XGBOOST": ("xgboost", "XgboostAdapter"),
+}
+
+
+def load(framework: str, directory: Path) -> Adapter:
+    """The adapter of `framework` with the model in `directory` loaded.
+
+    Raises:
+        ModelLoadError: the model cannot be loaded, or nobody knows the framework.
+    """
+    place = _ADAPTERS.get(framework)
+    if place is None:
+        raise ModelLoadError(f"Unknown framework {framework!r}; use one of {', '.join(_ADAPTERS)}.")
+    module_name, class_name = place
+    adapter: type[Adapter] = getattr(import_module(f"{__name__}.{module_name}"), class_name)
+    return adapter.load(directory)

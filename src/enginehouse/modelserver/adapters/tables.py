@@ -1,0 +1,108 @@
+"""Instances as a table: what scikit-learn and XGBoost have in common.
+
+Comes in: the `instances` of a request; goes out: one array (n_rows, n_features), or whatever shape lists of lists
+give.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from enginehouse.modelserver.adapters.base import Call, merge_key, named_columns
+from enginehouse.modelserver.codecs import Array, decode_b64
+from enginehouse.modelserver.errors import ModelLoadError, PredictionError, describe
+
+SIGNATURE = "predict"
+
+
+def load_pickled(directory: Path) -> Any:
+    """The object in model.joblib, else in model.pkl.
+
+    Raises:
+        ModelLoadError: there is neither, or it cannot be read here.
+    """
+    path = next((p for name in ("model.joblib", "model.pkl") if (p := directory / name).is_file()), None)
+    if path is None:
+        raise ModelLoadError(f"Could not find either model.joblib or model.pkl among {_listing(directory)}.")
+    try:
+        if path.suffix == ".pkl":
+            with path.open("rb") as file:
+                try:
+                    return pickle.load(file)
+                except pickle.UnpicklingError:
+                    pass  # joblib's own format under the other name
+        import joblib
+
+        return joblib.load(path)
+    except Exception as error:
+        raise ModelLoadError(
+            f"Unexpected error when loading the model: Could not load {path.name}: {describe(error)}"
+            f" ({type(error).__name__})"
+        ) from error
+
+
+def _listing(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())[:20]
+
+
+def type_name(value: object) -> str:
+    """`builtins.int` for 3."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def prepare_table(request: Mapping[str, Any], feature_names: Sequence[str] | None) -> Call:
+    """The call of a model with one unnamed signature: lists of values, or objects keyed by the feature names.
+
+    Raises:
+        PredictionError: the instances differ in shape, or are objects and the model has no feature names.
+    """
+    instances = request["instances"]
+    if type(instances[0]) is dict and "b64" not in instances[0]:
+        if not feature_names:
+            raise PredictionError(
+                "Invalid inputs: instances are objects, but the model was trained without feature names. "
+                "Give each instance as a list of values."
+            )
+        columns = named_columns(instances, feature_names)
+        instances = [list(row) for row in zip(*columns, strict=True)]
+    array = to_array(instances)
+    return Call(SIGNATURE, (array,), len(array), merge_key(SIGNATURE, (array,)))
+
+
+def to_array(instances: list[Any]) -> Array:
+    """Instances as one array: numbers as they are, null beside numbers as NaN, text and mixed rows as objects.
+
+    Raises:
+        PredictionError: the instances are ragged; names the first that differs from instance 0.
+    """
+    try:
+        array = np.array(instances)
+    except (ValueError, OverflowError) as error:
+        raise PredictionError(_ragged(instances, describe(error))) from None
+    if array.dtype.kind in "fiub":
+        return array
+    # Numbers beside text would have become text: take every cell as it is. The shape stays what numpy made of it.
+    array = np.array(decode_b64(instances), dtype=object)
+    if all(cell is None or type(cell) in (float, int) for cell in array.flat):
+        return array.astype(np.float64)
+    return array
+
+
+def _ragged(instances: list[Any], words: str) -> str:
+    shapes = []
+    for index, instance in enumerate(instances):
+        try:
+            shapes.append(np.shape(np.array(instance)))
+        except ValueError:
+            return f"Invalid inputs: the lists in instance {index} differ in length: {words}"
+        if shapes[-1] != shapes[0]:
+            return (
+                f"Invalid inputs: instance {index} has the shape {shapes[-1]}, but instance 0 has {shapes[0]}; "
+                "all instances of a request need the same."
+            )
+    return f"Invalid inputs: {words}"

@@ -1,0 +1,117 @@
+"""Micro-batching: the requests that wait become one call of the model.
+
+Comes in: the bodies of all requests that arrived while the last call ran; goes out: one answer for each. Nothing
+waits for company: a request that finds the model idle runs at once and alone. Called by `app`.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from enginehouse.modelserver.adapters.base import Adapter, Call
+from enginehouse.modelserver.codecs import dumps, jsonable, parse_request
+from enginehouse.modelserver.errors import PredictionError, describe
+
+DEFAULT_MAX_ROWS = 1024
+"""A merged call has at most this many rows; a single request may have more and then runs alone."""
+
+
+class BatchAnswer(NamedTuple):
+    """The answer to `bodies[position]`: HTTP status and JSON body."""
+
+    position: int
+    status: int
+    body: bytes
+
+
+class Batcher:
+    """Answers bundles of requests with one adapter.
+
+    Requests are merged when the adapter says that their calls may be (same signature, dtypes and shapes). When a
+    merged call fails or does not give one row per instance, each of its requests runs alone, so that a bad one fails
+    alone. Belongs to one thread.
+    """
+
+    def __init__(self, adapter: Adapter, *, max_rows: int = DEFAULT_MAX_ROWS) -> None:
+        self._adapter = adapter
+        self._max_rows = max_rows
+
+    def answer(self, bodies: Sequence[bytes]) -> Iterator[list[BatchAnswer]]:
+        """Yield answers as they are ready, those of one model call together; each index comes exactly once."""
+        groups: dict[Hashable, list[tuple[int, Call]]] = {}
+        at_once: list[BatchAnswer] = []
+        for index, body in enumerate(bodies):
+            try:
+                request = parse_request(body)
+                if not request["instances"]:
+                    at_once.append(BatchAnswer(index, 200, b'{"predictions":[]}'))
+                    continue
+                call = self._adapter.prepare(request)
+            except Exception as error:
+                at_once.append(_failure(index, error))
+                continue
+            key = ("alone", index) if call.merge_key is None else ("merge", call.merge_key)
+            groups.setdefault(key, []).append((index, call))
+        if at_once:
+            yield at_once
+        for group in groups.values():
+            for part in self._parts(group):
+                yield self._run(part)
+
+    def _parts(self, group: list[tuple[int, Call]]) -> Iterator[list[tuple[int, Call]]]:
+        part: list[tuple[int, Call]] = []
+        n_rows = 0
+        for index, call in group:
+            if part and n_rows + call.n_rows > self._max_rows:
+                yield part
+                part, n_rows = [], 0
+            part.append((index, call))
+            n_rows += call.n_rows
+        yield part
+
+    def _run(self, part: list[tuple[int, Call]]) -> list[BatchAnswer]:
+        if len(part) > 1:
+            merged = self._run_merged(part)
+            if merged is not None:
+                return merged
+        return [self._run_alone(index, call) for index, call in part]
+
+    def _run_alone(self, index: int, call: Call) -> BatchAnswer:
+        try:
+            return _success(index, self._adapter.run(call))
+        except (Exception, SystemExit) as error:  # a model's predict may call sys.exit
+            return _failure(index, error)
+
+    def _run_merged(self, part: list[tuple[int, Call]]) -> list[BatchAnswer] | None:
+        try:
+            call = self._adapter.merge([call for _, call in part])
+            rows = self._adapter.run(call)
+            if len(rows) != call.n_rows:
+                return None
+            answers = []
+            start = 0
+            for index, single in part:
+                end = start + single.n_rows
+                answers.append(_success(index, rows[start:end]))
+                start = end
+            return answers
+        except (Exception, SystemExit):
+            return None
+
+
+def _success(index: int, rows: list[Any]) -> BatchAnswer:
+    try:
+        body = dumps({"predictions": rows})
+    except (TypeError, ValueError):
+        body = dumps({"predictions": jsonable(rows)})
+    return BatchAnswer(index, 200, body)
+
+
+def _failure(index: int, error: BaseException) -> BatchAnswer:
+    if not isinstance(error, PredictionError):
+        traceback.print_exception(error, file=sys.stderr)
+        error = PredictionError(f"unknown error: {type(error).__name__}: {describe(error)}")
+    return BatchAnswer(index, error.http_status, dumps(error.body()))

@@ -1,0 +1,240 @@
+"""One life of a model server process: spawn, wait until it is ready, exchange frames, end it.
+
+`server.VersionServer` owns it. The two sides talk over a socket pair: there is no path that could be left behind or
+found by others, and either side's death is the end of the stream for the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import IO, cast
+
+import orjson
+
+from enginehouse import modelserver
+from enginehouse.modelserver.frames import CONTROL_ID, HEADER, FrameReader
+from enginehouse.serving.types import Answer, DeployReport, ModelLoadError, ServedVersion
+
+_MAIN = Path(modelserver.__file__).with_name("__main__.py")
+_LINGER_S = 1.0
+"""How long a dead server's socket may stay open (a child of the model may hold it) before it is closed from here."""
+_LARGE_BODY_BYTES = 64 * 1024
+_LOG_LIMIT_BYTES = 8 * 1024 * 1024
+_LOG_TAIL_BYTES = 4096
+
+_PASSED_ON = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
+_PASSED_ON_PREFIXES = ("LC_", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "TF_", "XLA_", "CUDA_", "NVIDIA_", "MALLOC_")
+
+
+class ServerGone(Exception):
+    """The model server ended before it answered. `returncode` as in subprocess; None when it is not known."""
+
+    def __init__(self, returncode: int | None) -> None:
+        super().__init__(describe_exit(returncode))
+        self.returncode = returncode
+
+
+def describe_exit(returncode: int | None) -> str:
+    """`was killed by SIGSEGV`, `exited with code 3`."""
+    if returncode is None:
+        return "closed its connection"
+    if returncode < 0:
+        with contextlib.suppress(ValueError):
+            return f"was killed by {signal.Signals(-returncode).name}"
+        return f"was killed by signal {-returncode}"
+    return f"exited with code {returncode}"
+
+
+class ModelProcess(asyncio.Protocol):
+    """A running model server, and the engine's end of its socket.
+
+    All methods belong to the loop that `start` ran on. The process dies with the thread of that loop, whatever ends
+    it.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], log_path: Path, log_start_bytes: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._process = process
+        self._log_path = log_path
+        self._log_start_bytes = log_start_bytes
+        self._transport: asyncio.Transport | None = None
+        self._reader = FrameReader()
+        self._pending: dict[int, asyncio.Future[Answer]] = {}
+        self._last_id = CONTROL_ID
+        self._control: asyncio.Future[Answer] = self._loop.create_future()
+        self._exited: asyncio.Future[int] = self._loop.create_future()
+        self.closed = False
+        self.heard_at = self._loop.time()
+        """Loop time of the last bytes from the server."""
+        self._pidfd = os.pidfd_open(process.pid)
+        self._loop.add_reader(self._pidfd, self._reap)
+
+    @classmethod
+    async def start(cls, version: ServedVersion, log_path: Path, *, max_rows: int) -> ModelProcess:
+        """Spawn the model server of `version`, its output appended to `log_path`. It is not ready yet.
+
+        Raises:
+            ModelLoadError: there is no interpreter to start.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            with _open_log(log_path) as log:
+                log_start_bytes = log.tell()
+                # Blocking, but for a millisecond; and it must be this thread, with which the child dies.
+                process = subprocess.Popen(  # noqa: ASYNC220
+                    _command(version, theirs.fileno(), max_rows),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=[theirs.fileno()],
+                    cwd=log_path.parent,
+                    env=_environment(),
+                    start_new_session=True,
+                )
+        except OSError as error:
+            ours.close()
+            raise ModelLoadError(
+                f"Failed to load model: the runtime could not be started: {error} (Error code: 0)"
+            ) from error
+        finally:
+            theirs.close()
+        self = cls(process, log_path, log_start_bytes)
+        try:
+            await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=ours)
+        except BaseException:
+            ours.close()
+            await self.kill()
+            raise
+        return self
+
+    @property
+    def pid(self) -> int:
+        """The process id, also after its end."""
+        return self._process.pid
+
+    async def ready(self) -> DeployReport:
+        """Wait until the model is loaded and tested.
+
+        Raises:
+            ModelLoadError: it was not; the message is the original's.
+        """
+        try:
+            answer = await asyncio.shield(self._control)
+        except ServerGone:
+            returncode = await asyncio.shield(self._exited)
+            raise ModelLoadError(
+                "Failed to load model: Unexpected error when loading the model: the model server "
+                f"{describe_exit(returncode)}. {self._log_tail()} (Error code: 0)"
+            ) from None
+        report = orjson.loads(answer.body)
+        if answer.status != 200:
+            raise ModelLoadError(report["message"])
+        return DeployReport(report["loadS"], report["selfTest"], tuple(report["warnings"]), report["signatures"])
+
+    def send(self, body: bytes) -> asyncio.Future[Answer]:
+        """Hand over a request body; the future gets the answer, or ServerGone when the server ends first.
+
+        The future may be cancelled; the answer is then thrown away.
+        """
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        if self._transport is None or self.closed:
+            future.set_exception(ServerGone(self._process.returncode))
+            return future
+        self._last_id = request_id = self._last_id + 1 if self._last_id < 0xFFFFFFFF else CONTROL_ID + 1
+        self._pending[request_id] = future
+        header = HEADER.pack(len(body), request_id, 0)
+        if len(body) < _LARGE_BODY_BYTES:
+            self._transport.write(header + body)
+        else:
+            self._transport.writelines((header, body))
+        return future
+
+    async def kill(self) -> None:
+        """End the process and what it started; returns when it is gone. Harmless when it already is."""
+        self._kill_group()
+        await asyncio.shield(self._exited)
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def wait_exit(self) -> int:
+        """Wait for the end of the process; its return code as in subprocess."""
+        return await asyncio.shield(self._exited)
+
+    def _kill_group(self) -> None:
+        if self._process.returncode is None:  # not reaped: the number is still its own
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _log_tail(self) -> str:
+        with self._log_path.open("rb") as log:
+            size_bytes = log.seek(0, os.SEEK_END)
+            log.seek(max(self._log_start_bytes, size_bytes - _LOG_TAIL_BYTES))
+            lines = log.read().decode(errors="replace").strip().splitlines()
+        return "Its last words: " + " | ".join(lines[-8:]) if lines else "It wrote nothing to its log."
+
+    def _reap(self) -> None:
+        returncode = self._process.poll()
+        if returncode is None:
+            return
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._exited.set_result(returncode)
+        # What it said last is still in the socket and is read first.
+        if self._transport is not None and not self.closed:
+            self._loop.call_later(_LINGER_S, self._transport.abort)
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = self._loop.time()
+        for request_id, status, payload in self._reader.feed(data):
+            future = self._control if request_id == CONTROL_ID else self._pending.pop(request_id, None)
+            if future is not None and not future.done():
+                future.set_result(Answer(status, payload))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._kill_group()
+        pending, self._pending = self._pending, {}
+        for future in (self._control, *pending.values()):
+            if not future.done():
+                future.set_exception(ServerGone(self._process.returncode))
+        with contextlib.suppress(asyncio.CancelledError):
+            self._control.exception()  # looked at: nobody may be waiting for it any more
+
+
+def _command(version: ServedVersion, socket_fd: int, max_rows: int) -> list[str]:
+    command = [str(version.python), "-I", str(_MAIN)]
+    command += ["--socket-fd", str(socket_fd), "--parent-pid", str(os.getpid())]
+    command += ["--framework", version.framework, "--directory", str(version.directory)]
+    command += ["--max-rows", str(max_rows), "--started-s", repr(time.time())]
+    for directory in version.site_dirs:
+        command += ["--site-dir", str(directory)]
+    return command
+
+
+def _environment() -> dict[str, str]:
+    """What a model may know of the engine's environment: no tokens, no settings of the engine."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
+    }
+
+
+def _open_log(path: Path) -> IO[bytes]:
+    """Open for appending; a log that has grown too long is first put aside as `NAME.1`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
+        path.replace(path.with_name(path.name + ".1"))
+    return path.open("ab")

@@ -1,0 +1,132 @@
+"""The HTTP side of online prediction, as bare ASGI: no framework between the socket and the model server.
+
+    POST /v1/projects/P/models/M:predict                  the model's default version
+    POST /v1/projects/P/models/M/versions/V:predict
+
+Comes in: a request of uvicorn; goes out: the model server's answer as it is (which statuses it uses is told in
+`enginehouse.modelserver.errors`), or the engine's own error in google.rpc.Status shape. Composed by `main`, before
+the other APIs: whatever ends in `:predict` belongs here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, NoReturn
+
+import orjson
+
+from enginehouse.core.errors import EngineError, Internal, InvalidArgument, NotFound
+from enginehouse.serving.pool import ServerPool
+from enginehouse.serving.types import Answer, ServedVersion, VersionDirectory
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+SUFFIX = ":predict"
+
+
+class PayloadTooLarge(InvalidArgument):
+    """The body is longer than the setting `max_body_bytes` allows."""
+
+    http_status = 413
+
+
+class PredictApp:
+    """ASGI application for predictions.
+
+    Args:
+        directory: knows the versions; asked once per path, until `forget`.
+        pool: knows their servers.
+        max_body_bytes: longer request bodies are refused.
+    """
+
+    def __init__(self, directory: VersionDirectory, pool: ServerPool, *, max_body_bytes: int) -> None:
+        self._directory = directory
+        self._pool = pool
+        self._max_body_bytes = max_body_bytes
+        self._versions: dict[str, ServedVersion] = {}
+        self._paths: dict[tuple[str, str], set[str]] = {}
+
+    @staticmethod
+    def matches(scope: Scope) -> bool:
+        """Whether a request is this application's."""
+        return bool(scope["type"] == "http" and scope["path"].endswith(SUFFIX))
+
+    def forget(self, project: str, model_id: str) -> None:
+        """Ask again for the versions of a model: it was changed, or one of its versions was."""
+        for path in self._paths.pop((project, model_id), ()):
+            self._versions.pop(path, None)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            version = self._versions.get(scope["path"]) or self._resolve(scope["path"])
+            if scope["method"] != "POST":
+                _not_found(f"{scope['method']} {scope['path']}")
+            status, body = await self._pool.predict(version, await self._body(scope, receive))
+        except ClientGone:
+            return
+        except EngineError as error:
+            status, body = _error_answer(error)
+        except Exception as error:
+            await _respond(send, *_error_answer(Internal("Internal error encountered.")))
+            raise error
+        await _respond(send, status, body)
+
+    def _resolve(self, path: str) -> ServedVersion:
+        match path.removesuffix(SUFFIX).split("/"):
+            case ["", "v1", "projects", project, "models", model_id]:
+                version_id = None
+            case ["", "v1", "projects", project, "models", model_id, "versions", version_id]:
+                pass
+            case _:
+                _not_found(path)
+        version = self._directory.resolve(project, model_id, version_id)
+        self._versions[path] = version
+        self._paths.setdefault((project, model_id), set()).add(path)
+        return version
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        for name, value in scope["headers"]:
+            if name == b"content-length" and int(value) > self._max_body_bytes:
+                raise self._too_large()
+        message = await receive()
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            body: bytes = message.get("body", b"")
+            if len(body) > self._max_body_bytes:
+                raise self._too_large()
+            return body
+        chunks = bytearray()
+        while True:
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunks += message.get("body", b"")
+            if len(chunks) > self._max_body_bytes:
+                raise self._too_large()
+            if not message.get("more_body", False):
+                return bytes(chunks)
+            message = await receive()
+
+    def _too_large(self) -> PayloadTooLarge:
+        return PayloadTooLarge(f"Request payload size exceeds the limit: {self._max_body_bytes} bytes.")
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was whole; there is nobody to answer."""
+
+
+def _not_found(what: str) -> NoReturn:
+    raise NotFound(f"The requested URL {what} was not found on this server.")
+
+
+def _error_answer(error: EngineError) -> Answer:
+    return Answer(error.http_status, orjson.dumps(error.to_http_body()))
+
+
+async def _respond(send: Send, status: int, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json; charset=UTF-8"), (b"content-length", b"%d" % len(body))]
+    if status == 413:
+        headers.append((b"connection", b"close"))  # the rest of the body is not read
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
