@@ -9,7 +9,6 @@ EngineError
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 from enginehouse.core import errors
@@ -20,14 +19,7 @@ class EngineUnreachable(Unavailable):
     """No engine answers at the address; the message says how to start one."""
 
 
-def _subclasses(base: type[EngineError]) -> Iterator[type[EngineError]]:
-    for cls in base.__subclasses__():
-        if cls.__module__ == errors.__name__:
-            yield cls
-            yield from _subclasses(cls)
-
-
-_BY_STATUS: dict[str, type[EngineError]] = {cls.status: cls for cls in _subclasses(EngineError)}
+_BY_STATUS: dict[str, type[EngineError]] = {cls.status: cls for cls in EngineError.__subclasses__()}
 _BY_CODE: dict[int, type[EngineError]] = {
     400: errors.InvalidArgument,
     401: errors.Unauthenticated,

@@ -162,17 +162,19 @@ class Storage:
             f"--{boundary}\r\nContent-Type: {content_type}\r\n\r\n"
         ).encode()
         body += data + f"\r\n--{boundary}--\r\n".encode()
-        told = self._transport.request(
-            "POST",
-            f"/upload{_bucket_path(uri.bucket)}/o",
-            query={"uploadType": "multipart"},
-            body=body,
-            headers={"Content-Type": f'multipart/related; boundary="{boundary}"'},
-        ).json()
+        headers = {"Content-Type": f'multipart/related; boundary="{boundary}"'}
+        path, query = f"/upload{_bucket_path(uri.bucket)}/o", {"uploadType": "multipart"}
+        for attempt in range(1, _TRIES + 1):
+            try:
+                told = self._transport.request("POST", path, query=query, body=body, headers=headers).json()
+                break
+            except Unavailable:  # the same bytes under the same name: sending them again does no harm
+                if attempt == _TRIES:
+                    raise
+                self._sleep(_RETRY_S * attempt)
         on_bytes(len(data))
-        return verified(
-            RemoteObject.from_resource(told), hashlib.md5(data, usedforsecurity=False).digest(), len(data)
-        )
+        md5 = hashlib.md5(data, usedforsecurity=False).digest()
+        return verified(RemoteObject.from_resource(told), md5, len(data))
 
     def _upload_resumable(
         self, head: bytes, source: BinaryIO, uri: ObjectUri, content_type: str, on_bytes: OnBytes
@@ -213,7 +215,9 @@ class Storage:
                     if asked.status != 308:
                         on_bytes(end - have)
                         return asked
-                    have = max(offset, _have_bytes(asked))
+                    kept = max(offset, _have_bytes(asked))
+                    on_bytes(kept - have)
+                    have = kept
                 answer = self._put(session, piece[have - offset :], f"bytes {have}-{end - 1}/{size}")
                 now = _have_bytes(answer) if answer.status == 308 else end
                 on_bytes(now - have)
