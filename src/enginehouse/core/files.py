@@ -62,8 +62,23 @@ class FileLock:
         self._descriptor = descriptor
         return True
 
+    def adopt(self, descriptor: int) -> None:
+        """Go on holding a lock that this process inherited with an open `descriptor`, and keep it from children."""
+        os.set_inheritable(descriptor, False)
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        """The descriptor that holds the lock. A child that inherits it holds the lock too, from its first moment on.
+
+        Raises:
+            ValueError: the lock is not held.
+        """
+        if self._descriptor is None:
+            raise ValueError(f"{self.path} is not locked")
+        return self._descriptor
+
     def release(self) -> None:
-        """Let go; harmless when not held."""
+        """Let go; harmless when not held. A child that inherited the descriptor goes on holding the lock."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

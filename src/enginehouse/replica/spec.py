@@ -11,6 +11,7 @@ backend reads it.
     stop.json     {reason, grace_s}: asks the runner to end
     outcome.json  how it ended; once written, it stays
     log.jsonl     the log (telemetry.segments)
+    reserve       keeps room on the disk for the outcome
     runner.log    what the runner itself had to complain about
     work/         the user process's working directory
 """
@@ -32,6 +33,7 @@ STOP_FILE = "stop.json"
 OUTCOME_FILE = "outcome.json"
 LOG_FILE = "log.jsonl"
 RUNNER_LOG_FILE = "runner.log"
+RESERVE_FILE = "reserve"
 WORK_DIR = "work"
 
 MARKER = "ENGINEHOUSE_REPLICA"

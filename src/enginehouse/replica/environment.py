@@ -1,0 +1,89 @@
+"""Makes the environment of the user process: the runtime, the packages, the variables.
+
+In comes a `ReplicaSpec`, out comes an `Environ`ment to start the user process in; what is done goes to the log in the
+words of the service's own runner. Called by `replica.runner`, in a thread, since it may take long.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from enginehouse.core.errors import EngineError
+from enginehouse.replica.spec import MARKER, ReplicaSpec
+from enginehouse.runtimes.cache import RuntimeCache
+from enginehouse.runtimes.catalogue import Catalogue
+from enginehouse.runtimes.errors import RuntimesError
+
+OVERLAY_VARIABLE = "ENGINEHOUSE_OVERLAY"
+"""Tells the bootstrap where the packages are; taken out before user code runs."""
+
+
+class EnvironmentFailedError(Exception):
+    """The environment can't be made; the text is for the job's owner."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the user process is started with."""
+
+    python: Path
+    variables: Mapping[str, str]
+
+
+def prepare(
+    spec: ReplicaSpec, directory: Path, log: Callable[[str], None], host: Mapping[str, str] = os.environ
+) -> Prepared:
+    """Build or find the runtime and the overlay.
+
+    Args:
+        directory: the replica's.
+        log: takes lines for the job's owner.
+        host: the variables that the user process inherits.
+
+    Raises:
+        EnvironmentFailedError: with the words of the tool that failed.
+    """
+    uv = Path(spec.uv) if spec.uv else None
+    try:
+        resolution = Catalogue.load(uv=uv).resolve(spec.runtime_version, spec.python_version)
+        cache = RuntimeCache(Path(spec.runtimes_dir), uv)
+        environment = cache.ensure(resolution, log)
+        log(f"Using runtime {resolution.runtime.name} with Python {resolution.python_version}: {resolution.reason}.")
+        overlay = None
+        if spec.packages:
+            for package in spec.packages:
+                log(f"Installing the package: {package.uri}")
+            overlay = cache.ensure_overlay(environment, [Path(package.path) for package in spec.packages], log)
+    except (RuntimesError, EngineError, OSError, ValueError) as error:
+        raise EnvironmentFailedError(str(error)) from error
+    variables = user_variables(spec, directory, environment.directory, overlay, host)
+    return Prepared(environment.python, variables)
+
+
+def user_variables(
+    spec: ReplicaSpec, directory: Path, runtime: Path, overlay: Path | None, host: Mapping[str, str]
+) -> dict[str, str]:
+    """The environment variables of the user process.
+
+    The host's, without those that steer another Python or the engine; then the spec's; then what makes the runtime
+    and the packages found.
+    """
+    variables = {
+        name: value
+        for name, value in host.items()
+        if not name.startswith(("PYTHON", "ENGINEHOUSE_")) and name not in ("VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT")
+    }
+    variables.update(spec.environment)
+    paths = [str(runtime / "bin"), variables.get("PATH", os.defpath)]
+    if overlay:
+        paths.insert(0, str(overlay / "bin"))
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(overlay), variables.get("PYTHONPATH", "")]))
+        variables[OVERLAY_VARIABLE] = str(overlay)
+    variables["PATH"] = os.pathsep.join(paths)
+    variables.setdefault("PYTHONUNBUFFERED", "1")
+    variables.setdefault("PYTHONIOENCODING", "utf-8")
+    variables[MARKER] = str(directory)
+    return variables

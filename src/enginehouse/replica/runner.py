@@ -1,0 +1,306 @@
+"""The runner: one replica from its spec to its outcome.
+
+Started by a backend as `python -I -S replica/__main__.py DIRECTORY [LOCK_DESCRIPTOR]`; reads and writes the files
+that `replica.spec` lists. It needs no engine. What a kill at any moment leaves behind tells the next one what was
+done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+from enginehouse.core.clock import Clock, SystemClock
+from enginehouse.core.files import FileLock, atomic_write_json
+from enginehouse.replica import spec as names
+from enginehouse.replica.environment import EnvironmentFailedError, Prepared, prepare
+from enginehouse.replica.output import Entry
+from enginehouse.replica.process import ProcessEnd, UserProcess
+from enginehouse.replica.processes import adopt_orphans, descendants, process_info, signal_all
+from enginehouse.replica.spec import Outcome, ReplicaSpec, StopRequest
+from enginehouse.telemetry.segments import LogWriter
+
+_RESERVE_BYTES = 64 * 1024
+_WRITE_ATTEMPTS = 50
+_WRITE_EVERY_S = 0.1
+_STOP_POLL_S = 0.5
+_TOOLS_POLL_S = 0.05
+_TOOLS_LIMIT_S = 2.0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the replica in the directory that `arguments` name. Returns the process's exit status."""
+    directory = Path(arguments[0])
+    lock = FileLock(directory / names.LOCK_FILE)
+    if len(arguments) > 1:
+        lock.adopt(int(arguments[1]))
+    elif not lock.acquire(blocking=False):
+        return 0  # another runner has it
+    try:
+        Runner(directory, SystemClock()).run()
+    except OSError as error:
+        print(f"The replica in {directory} could not go on: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+class Runner:
+    """One replica. The caller holds its lock.
+
+    Args:
+        directory: holds spec.json.
+        clock: for the log's and the outcome's times.
+    """
+
+    def __init__(self, directory: Path, clock: Clock) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._wakeup = _Wakeup()
+        self._started_ns: int | None = None
+
+    def run(self) -> None:
+        """Bring the replica to its outcome; returns at once where it has one.
+
+        Raises:
+            OSError: the outcome could not be written.
+        """
+        if (self._directory / names.OUTCOME_FILE).exists():
+            return
+        if (self._directory / names.STARTED_FILE).exists():
+            self._finish(Outcome("lost", message="The runner died after user code was begun; it is not run twice."))
+            return
+        info = process_info(os.getpid())
+        identity = {"pid": os.getpid(), "create_time": info.start_ticks if info else 0}
+        atomic_write_json(self._directory / names.RUNNER_FILE, identity)
+        self._wakeup.install()
+        (self._directory / names.RESERVE_FILE).write_bytes(b"\0" * _RESERVE_BYTES)
+        self._spec = ReplicaSpec.from_json(json.loads((self._directory / names.SPEC_FILE).read_bytes()))
+        self._log = _Log(LogWriter(self._directory / names.LOG_FILE, self._spec.task_name, self._clock))
+        adopt_orphans()
+        self._finish(self._run())
+
+    def _run(self) -> Outcome:
+        try:
+            prepared = self._prepare()
+            if isinstance(prepared, StopRequest):
+                return Outcome(self._stop_outcome(), message=prepared.reason)
+            end = self._run_module(prepared)
+        except EnvironmentFailedError as error:
+            self._log.say(str(error), "ERROR")
+            return Outcome("environment_failed", message=str(error))
+        return Outcome(
+            reason=self._stop_outcome() if end.stopped else "exited",
+            exit_code=end.exit_code,
+            signal=end.signal,
+            message=end.stopped.reason if end.stopped else end.message,
+            traceback=end.traceback,
+            started_ns=self._started_ns,
+        )
+
+    def _prepare(self) -> Prepared | StopRequest:
+        """Make the environment, unless a stop request comes first."""
+        self._set_phase("PREPARING")
+        spec = self._spec
+        self._log.say("Running task with arguments: " + _task_arguments(spec))
+        self._log.say(f"Running module {spec.module}.")
+        for package in spec.packages:
+            self._log.say(f"Downloading the package: {package.uri}")
+        worker = _Preparation(spec, self._directory, self._log, self._wakeup)
+        if request := self._stop_request():
+            return request
+        worker.start()
+        while not worker.done:
+            self._wakeup.wait(_STOP_POLL_S)
+            if request := self._stop_request():
+                _kill_tools(worker)
+                return request
+        return worker.result()
+
+    def _run_module(self, prepared: Prepared) -> ProcessEnd:
+        spec = self._spec
+        work = self._directory / names.WORK_DIR
+        work.mkdir(exist_ok=True)
+        self._log.say("Running command: " + shlex.join(["python3", "-m", spec.module, *spec.arguments]))
+        process = UserProcess(
+            prepared,
+            spec.module,
+            spec.arguments,
+            work,
+            write=self._log.write,
+            stop_request=self._stop_request,
+            grace_s=spec.grace_s,
+            wakeup=self._wakeup.descriptor,
+            clock=self._clock,
+        )
+        self._mark_started()
+        try:
+            process.start()
+        except OSError as error:
+            raise EnvironmentFailedError(f"The module could not be started: {error}") from error
+        self._set_phase("RUNNING")
+        end = process.wait(ended=lambda: self._log.say("Module completed; cleaning up."))
+        if end.exit_code != 0 and not end.stopped:
+            self._log.say(end.message, "ERROR")
+        self._log.say("Clean up finished.")
+        if end.exit_code == 0 and not end.stopped:
+            self._log.say("Task completed successfully.")
+        return end
+
+    def _mark_started(self) -> None:
+        """From here on user code may have run; must survive a crash of the host."""
+        self._started_ns = self._clock.time_ns()
+        descriptor = os.open(self._directory / names.STARTED_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        os.write(descriptor, b"%d\n" % self._started_ns)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+    def _set_phase(self, phase: str) -> None:
+        status = {"phase": phase, "running_since_ns": self._started_ns}
+        atomic_write_json(self._directory / names.STATUS_FILE, status)
+
+    def _stop_request(self) -> StopRequest | None:
+        """The request to stop, from the file; a signal alone is the host going down."""
+        request = StopRequest.read(self._directory)
+        if request is None and self._wakeup.terminated:
+            return StopRequest("The runner was asked to end (SIGTERM).", self._spec.grace_s)
+        return request
+
+    def _stop_outcome(self) -> Literal["stopped", "lost"]:
+        """Whether the replica was stopped by request, or went down with its host."""
+        return "stopped" if StopRequest.read(self._directory) else "lost"
+
+    def _finish(self, outcome: Outcome) -> None:
+        """Write the outcome. On a full disk the reserve makes room, and it is tried again for some seconds."""
+        value = {**outcome.to_json(), "ended_ns": self._clock.time_ns()}
+        (self._directory / names.RESERVE_FILE).unlink(missing_ok=True)
+        for attempt in range(_WRITE_ATTEMPTS):
+            try:
+                atomic_write_json(self._directory / names.OUTCOME_FILE, value)
+                return
+            except OSError as error:
+                if attempt == 0:
+                    print(f"The outcome {value} could not be written yet: {error}", file=sys.stderr, flush=True)
+                elif attempt == _WRITE_ATTEMPTS - 1:
+                    raise
+                time.sleep(_WRITE_EVERY_S)
+
+
+class _Preparation(threading.Thread):
+    """Makes the environment beside the main thread, which listens for a stop meanwhile."""
+
+    def __init__(self, spec: ReplicaSpec, directory: Path, log: _Log, wakeup: _Wakeup) -> None:
+        super().__init__(daemon=True)
+        self._spec = spec
+        self._directory = directory
+        self._log = log
+        self._wakeup = wakeup
+        self._outcome: Prepared | BaseException | None = None
+        self.done = False
+
+    def run(self) -> None:
+        try:
+            self._outcome = prepare(self._spec, self._directory, self._log.say)
+        except BaseException as error:
+            self._outcome = error
+        finally:
+            self.done = True
+            self._wakeup.wake()
+
+    def result(self) -> Prepared:
+        """What came of it, once the thread has ended."""
+        if isinstance(self._outcome, Prepared):
+            return self._outcome
+        if isinstance(self._outcome, EnvironmentFailedError):
+            raise self._outcome
+        raise EnvironmentFailedError(f"The environment could not be made: {self._outcome!r}") from self._outcome
+
+
+def _kill_tools(worker: _Preparation) -> None:
+    """End what the preparation started. Its thread then cleans up, or hangs in a lock that ends with this process."""
+    deadline = time.monotonic() + _TOOLS_LIMIT_S
+    while time.monotonic() < deadline:
+        tools = descendants(os.getpid())
+        signal_all((info.pid for info in tools), signal.SIGKILL)
+        worker.join(_TOOLS_POLL_S)
+        if not tools and (worker.done or time.monotonic() > deadline - _TOOLS_LIMIT_S / 2):
+            return
+
+
+class _Log:
+    """The replica's log, which a full disk interrupts but doesn't end."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        self._writer = writer
+        self._lost = 0
+
+    def say(self, message: str, severity: str = "INFO") -> None:
+        """A line of the runner's own."""
+        self.write([(severity, message, None)])
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Write records; what the disk doesn't take is counted and told of later."""
+        if not entries:
+            return
+        try:
+            if self._lost:
+                note = f"{self._lost} log records before this one were lost: the disk did not take them."
+                self._writer.append("ERROR", note)
+                self._lost = 0
+            self._writer.extend(entries)
+        except OSError as error:
+            if not self._lost:
+                print(f"The log could not be written: {error}", file=sys.stderr, flush=True)
+            self._lost += len(entries)
+
+
+class _Wakeup:
+    """Signals as bytes on a descriptor, so that one wait covers them and everything else."""
+
+    def __init__(self) -> None:
+        self.descriptor, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.terminated = False
+
+    def install(self) -> None:
+        """Listen. A backend starts the runner with SIGTERM blocked, so that none is lost before this."""
+        signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, self._terminate)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)  # a handler ends at exec, where SIG_IGN would stay on in user code
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+    def wake(self) -> None:
+        """End a wait, from any thread."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._write_end, b"\0")
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for a signal or `wake`."""
+        if select.select([self.descriptor], [], [], timeout_s)[0]:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self.descriptor, 4096)
+
+    def _terminate(self, _number: int, _frame: FrameType | None) -> None:
+        self.terminated = True
+
+
+def _task_arguments(spec: ReplicaSpec) -> str:
+    """`--cluster={…} --task={…} --job={…}` from TF_CONFIG, as the service's runner showed them."""
+    try:
+        config = json.loads(spec.environment.get("TF_CONFIG", "{}"))
+        return " ".join(
+            f"--{part}={json.dumps(config[part])}" for part in ("cluster", "task", "job") if part in config
+        )
+    except (ValueError, TypeError):
+        return shlex.join(spec.arguments)
