@@ -241,6 +241,8 @@ async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
 def serve(settings: Settings) -> None:
     """Run an engine in the foreground until SIGTERM or SIGINT (Ctrl-C). See `Engine.run` for the errors."""
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for chatty in ("alembic", "uvicorn"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     engine = Engine(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: engine.shut_down())
