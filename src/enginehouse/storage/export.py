@@ -75,7 +75,6 @@ def place(source: Path, target: Path, *, link: bool) -> None:
         InvalidArgument: there is a directory.
         FileNotFoundError: `source` is gone.
     """
-    target.unlink(missing_ok=True)
     try:
         target.unlink(missing_ok=True)
     except IsADirectoryError:
