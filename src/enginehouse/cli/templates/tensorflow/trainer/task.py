@@ -39,7 +39,9 @@ def train_and_evaluate(args):
     logging.info("training %d steps, hidden layers %s", steps, sizes)
     data = iris.input_fn(features, labels, args.train_batch_size, shuffle=True)
     rounds = max(1, round(steps / LOG_EVERY_STEPS))
-    model.fit(data, steps_per_epoch=-(-steps // rounds), epochs=rounds, verbose=0, callbacks=[LogProgress()])
+    steps_per_round = -(-steps // rounds)
+    progress = [LogProgress()]
+    model.fit(data, steps_per_epoch=steps_per_round, epochs=rounds, shuffle=False, verbose=0, callbacks=progress)
 
     data = iris.input_fn(*iris.read_csv(args.eval_files), args.eval_batch_size, num_epochs=1)
     result = model.evaluate(data.take(args.eval_steps), verbose=0, return_dict=True)
@@ -76,4 +78,5 @@ if __name__ == "__main__":
     arguments = parse_args()
     logging.basicConfig(format="%(levelname)s %(message)s")
     logging.getLogger().setLevel(arguments.verbosity)
+    logging.getLogger("tensorflow").setLevel("WARNING")
     train_and_evaluate(arguments)
