@@ -49,7 +49,7 @@ class EngineProcess:
         command = [
             sys.executable,
             "-m",
-            "enginehouse.cli.main",
+            "enginehouse.cli",
             "up",
             "--port",
             "0",
