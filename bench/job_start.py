@@ -28,8 +28,7 @@ from enginehouse.core.names import ObjectUri
 from enginehouse.core.settings import load_settings
 from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue
-from enginehouse.sdk import connect
-from enginehouse.sdk.client import Client
+from enginehouse.sdk.client import Client, connect
 
 RUNTIME = "scikit-learn-1.9"
 FIRST_LINE_BAR_S = 0.5

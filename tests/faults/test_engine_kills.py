@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from enginehouse.sdk import connect
-from enginehouse.sdk.client import Client
+from enginehouse.sdk.client import Client, connect
 from enginehouse.testing.engine import EngineProcess, make_sdist, processes_of
 
 KILLS = 20
