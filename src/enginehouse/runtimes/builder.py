@@ -16,17 +16,12 @@ from pathlib import Path
 
 from enginehouse.core.files import atomic_write_json
 from enginehouse.core.units import format_elapsed, format_size
+from enginehouse.runtimes.cache import MARKER_FILE, Progress
 from enginehouse.runtimes.catalogue import Resolution, Runtime
 from enginehouse.runtimes.requirements import normalise
-from enginehouse.runtimes.uvtool import Progress, Uv
+from enginehouse.runtimes.uvtool import Uv
 
-MARKER_FILE = "runtime.json"
 _REQUIREMENT = re.compile(r"^[A-Za-z0-9]", re.MULTILINE)
-
-
-def is_built(directory: Path) -> bool:
-    """Whether a whole environment lies there and its base interpreter still does too."""
-    return (directory / MARKER_FILE).exists() and (directory / "bin" / "python").exists()
 
 
 def build_environment(resolution: Resolution, directory: Path, interpreter: Path, uv: Uv, progress: Progress) -> None:

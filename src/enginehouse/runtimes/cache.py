@@ -13,16 +13,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from enginehouse.core.files import FileLock
-from enginehouse.runtimes.builder import build_environment, is_built
 from enginehouse.runtimes.catalogue import Resolution
 from enginehouse.runtimes.errors import RuntimeBuildError
 from enginehouse.runtimes.interpreters import Interpreters
-from enginehouse.runtimes.uvtool import Progress, Uv
+
+# What builds is imported where it is used: most runners find all in place, and their start is part of every job.
+
+Progress = Callable[[str], None]
+"""Takes one line for the job's log."""
+
+MARKER_FILE = "runtime.json"
+"""In an environment, written last: what it is made of."""
 
 _RECIPE = b"1"
 """Counted up when environments are to be built in another way, so that old ones are not taken for new."""
@@ -61,7 +67,7 @@ class RuntimeCache:
 
     def __init__(self, root: Path, uv: Path | None) -> None:
         self._root = root
-        self._uv = Uv(uv)
+        self._uv = uv
         self._interpreters = Interpreters(uv)
 
     def key(self, resolution: Resolution) -> str:
@@ -72,9 +78,12 @@ class RuntimeCache:
     def ready(self, resolution: Resolution) -> Environment | None:
         """The environment if it is built, without building it."""
         directory = self._root / self.key(resolution)
-        if not is_built(directory):
+        try:
+            marker = json.loads((directory / MARKER_FILE).read_bytes())
+        except FileNotFoundError:
             return None
-        marker = json.loads((directory / "runtime.json").read_bytes())
+        if not (directory / "bin" / "python").exists():  # its base interpreter is gone
+            return None
         return Environment(
             directory.name, directory, resolution.runtime.name, resolution.python_version, marker["packages"]
         )
@@ -90,6 +99,9 @@ class RuntimeCache:
         """
         if environment := self.ready(resolution):
             return environment
+        from enginehouse.runtimes.builder import build_environment
+        from enginehouse.runtimes.uvtool import Uv
+
         name = resolution.runtime.name
         lock = FileLock(self._root / f".{self.key(resolution)}.lock")
         try:
@@ -100,7 +112,8 @@ class RuntimeCache:
                 interpreter = self._interpreters.find(resolution.python_version)
                 if interpreter is None:
                     raise RuntimeBuildError(f"Python {resolution.python_version} was not found on this host.")
-                build_environment(resolution, self._root / self.key(resolution), interpreter, self._uv, progress)
+                directory = self._root / self.key(resolution)
+                build_environment(resolution, directory, interpreter, Uv(self._uv), progress)
                 environment = self.ready(resolution)
         except OSError as error:
             raise RuntimeBuildError(f"Runtime {name} could not be built in {self._root}: {error}") from error
@@ -119,6 +132,7 @@ class RuntimeCache:
             PackageError: a package is unreadable, unsafe or can't be built.
             RuntimeBuildError: what the packages need can't be installed.
         """
-        from enginehouse.runtimes.overlay import ensure_overlay  # the engine asks for environments only
+        from enginehouse.runtimes.overlay import ensure_overlay
+        from enginehouse.runtimes.uvtool import Uv
 
-        return ensure_overlay(self._root, environment, packages, self._uv, progress)
+        return ensure_overlay(self._root, environment, packages, Uv(self._uv), progress)

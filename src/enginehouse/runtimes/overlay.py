@@ -14,18 +14,15 @@ import tomllib
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from enginehouse.core.files import FileLock, atomic_write_json
 from enginehouse.runtimes.archives import content_hash, write_members
 from enginehouse.runtimes.builder import sweep
+from enginehouse.runtimes.cache import Environment, Progress
 from enginehouse.runtimes.errors import PackageError, RuntimeBuildError
 from enginehouse.runtimes.packages import Package, inspect_package
 from enginehouse.runtimes.requirements import is_satisfied, requirement_name
-from enginehouse.runtimes.uvtool import Progress, Uv
-
-if TYPE_CHECKING:
-    from enginehouse.runtimes.cache import Environment
+from enginehouse.runtimes.uvtool import Uv
 
 MARKER_FILE = "overlay.json"
 """Beside `site`: {"packages": {name: version}, "modules": [dotted names], "dependencies": {name: version}}."""

@@ -7,13 +7,11 @@ import configparser
 import os
 import re
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from enginehouse.runtimes.cache import Progress
 from enginehouse.runtimes.errors import RuntimeBuildError, RuntimesError
-
-Progress = Callable[[str], None]
-"""Takes one line for the job's log."""
 
 _MAX_WORDS_CHARS = 8000
 _SUMMARY = re.compile(r"(Resolved|Prepared|Installed|Downloading|Building|Built|Successfully built|warning:)\b")
