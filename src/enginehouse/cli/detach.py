@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import psutil
 
 from enginehouse.core.errors import DeadlineExceeded, FailedPrecondition, Unavailable
 from enginehouse.core.files import is_locked, read_json
@@ -100,24 +101,24 @@ def stop(settings: Settings, *, timeout_s: float) -> EngineFile:
     engine = running_engine(settings)
     if engine is None:
         raise no_engine(settings)
-    if not _holds(engine.pid, settings.lock_path):
+    process = _holder(engine.pid, settings.lock_path)
+    if process is None:
         raise FailedPrecondition(
             f"{settings.lock_path} is held, but not by process {engine.pid} that {settings.engine_file} names."
         )
-    os.kill(engine.pid, signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + timeout_s
-    while is_locked(settings.lock_path):
+    while is_locked(settings.lock_path) or process.is_running():
         if time.monotonic() >= deadline:
             raise DeadlineExceeded(f"The engine (pid {engine.pid}) is still stopping after {timeout_s:g} s.")
         time.sleep(_POLL_S)
     return engine
 
 
-def _holds(pid: int, lock: Path) -> bool:
-    """Whether a process has the lock file open: a pid alone may belong to somebody else by now."""
-    import psutil
-
+def _holder(pid: int, lock: Path) -> psutil.Process | None:
+    """The process, if it has the lock file open: a pid alone may belong to somebody else by now."""
     try:
-        return any(Path(each.path) == lock.resolve() for each in psutil.Process(pid).open_files())
+        process = psutil.Process(pid)
+        return process if any(Path(each.path) == lock.resolve() for each in process.open_files()) else None
     except psutil.Error:
-        return False
+        return None

@@ -197,16 +197,21 @@ def end_processes_of(data_dir: Path) -> None:
 
 
 def _processes_of(data_dir: Path) -> list[psutil.Process]:
-    name, found = str(data_dir), []
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
-    for process in psutil.process_iter():
-        try:
-            replica = process.environ().get("ENGINEHOUSE_REPLICA", "")
-            if process.pid not in own and (name in replica or any(name in part for part in process.cmdline())):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+    return [each for each in psutil.process_iter() if each.pid not in own and _names(each, str(data_dir))]
+
+
+def _names(process: psutil.Process, data_dir: str) -> bool:
+    try:
+        variables = process.environ()
+        told = [
+            variables.get("ENGINEHOUSE_DATA_DIR", ""),
+            variables.get("ENGINEHOUSE_REPLICA", ""),
+            *process.cmdline(),
+        ]
+    except psutil.Error:  # it ended meanwhile, or belongs to another user
+        return False
+    return any(data_dir in text for text in told)
 
 
 def main() -> int:

@@ -76,7 +76,8 @@ def parse_args():
 
 if __name__ == "__main__":
     arguments = parse_args()
-    logging.basicConfig(format="%(levelname)s %(message)s")
+    logging.basicConfig(format="%(message)s")
     logging.getLogger().setLevel(arguments.verbosity)
-    logging.getLogger("tensorflow").setLevel("WARNING")
+    for library in ("gcsfs", "tensorflow"):
+        logging.getLogger(library).setLevel("WARNING")
     train_and_evaluate(arguments)

@@ -54,6 +54,7 @@ def parse_args():
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(levelname)s %(message)s")
+    logging.basicConfig(format="%(message)s")
     logging.getLogger().setLevel(logging.INFO)
+    logging.getLogger("gcsfs").setLevel(logging.WARNING)
     main(parse_args())
