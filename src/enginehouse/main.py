@@ -26,6 +26,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from enginehouse.api.engine import EngineApi
 from enginehouse.api.http import on_http_exception
 from enginehouse.api.ml_v1 import MlApi
+from enginehouse.api.ml_v1.iam import IamApi
+from enginehouse.api.ml_v1.places import place_routes
 from enginehouse.api.storage import storage_routes
 from enginehouse.backends.local import LocalBackend
 from enginehouse.core.clock import Clock, SystemClock
@@ -33,6 +35,7 @@ from enginehouse.core.errors import FailedPrecondition, InvalidArgument, Unauthe
 from enginehouse.core.files import FileLock, atomic_write_json, read_json
 from enginehouse.core.settings import Settings
 from enginehouse.core.units import format_time
+from enginehouse.iam.service import PolicyService
 from enginehouse.jobs.logs import job_log
 from enginehouse.jobs.reconciler import JobReconciler
 from enginehouse.jobs.service import JobService
@@ -166,7 +169,11 @@ class Engine:
             url=url,
             start_time_ns=clock.time_ns(),
         )
-        ml_api = MlApi(jobs, registry, settings.max_body_bytes)
+        ml_routes = [
+            *IamApi(PolicyService(store), settings.max_body_bytes).routes(),
+            *place_routes(),
+            *MlApi(jobs, registry, settings.max_body_bytes).routes(),
+        ]
 
         @contextlib.asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -186,7 +193,7 @@ class Engine:
                 store.close()
 
         web = Starlette(
-            routes=[*engine_api.routes(), *ml_api.routes(), *storage_routes(storage)],
+            routes=[*engine_api.routes(), *ml_routes, *storage_routes(storage)],
             exception_handlers={HTTPException: on_http_exception},
             lifespan=lifespan,
         )

@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from enginehouse.core import errors
 from enginehouse.core.errors import EngineError, Internal, InvalidArgument
+from enginehouse.core.filters import parse_filter
 from enginehouse.schemas.wire import Message, decode, snake_case, to_builtins
 
 _log = logging.getLogger(__name__)
@@ -64,6 +65,11 @@ def page_of(request: Request) -> dict[str, Any]:
         "page_size": min(size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE),
         "page_token": request.query_params.get("pageToken", ""),
     }
+
+
+def list_query_of(request: Request) -> dict[str, Any]:
+    """`page_of` and the parsed `filter`."""
+    return {**page_of(request), "wanted": parse_filter(request.query_params.get("filter", ""))}
 
 
 def update_mask_of(request: Request) -> frozenset[str]:

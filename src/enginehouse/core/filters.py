@@ -50,6 +50,9 @@ class Filter:
         return self._matches(lookup)
 
 
+EVERYTHING = Filter(lambda _lookup: True)
+
+
 def parse_filter(text: str, *, field: str = "filter") -> Filter:
     """Read a filter; blank text lets everything pass.
 
@@ -61,7 +64,7 @@ def parse_filter(text: str, *, field: str = "filter") -> Filter:
     try:
         tokens = list(_tokenize(text))
         if not tokens:
-            return Filter(lambda _lookup: True)
+            return EVERYTHING
         parser = _Parser(tokens)
         matches = parser.expression(0)
         parser.expect_end()

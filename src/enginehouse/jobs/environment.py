@@ -63,8 +63,6 @@ def storage_environment(engine_url: str) -> dict[str, str]:
         # gcsfs would ask over gRPC what kind of bucket it is, and try for a minute where nobody speaks that.
         "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
         "NO_GCE_CHECK": "true",
-        # gcsfs would ask the bucket for its type over gRPC, and wait a minute each time for an answer.
-        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
     }
 
 

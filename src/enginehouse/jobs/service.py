@@ -12,11 +12,13 @@ from typing import Any
 from enginehouse.core import ids, names
 from enginehouse.core.clock import Clock
 from enginehouse.core.errors import Aborted, InvalidArgument
+from enginehouse.core.filters import EVERYTHING, Filter
 from enginehouse.core.names import JobName
 from enginehouse.core.units import format_time
 from enginehouse.jobs import lifecycle
 from enginehouse.jobs.validate import Validator
 from enginehouse.metadata.base import MetadataStore
+from enginehouse.metadata.paging import filtered_page
 from enginehouse.metadata.records import JobRecord, NewEvent
 from enginehouse.schemas.ml_v1 import Job, ListJobsResponse
 from enginehouse.schemas.wire import from_builtins, to_builtins
@@ -72,10 +74,18 @@ class JobService:
     def get(self, name: JobName) -> Job:
         return job_message(self._store.get_job(name))
 
-    def list(self, project: str, *, page_size: int, page_token: str) -> ListJobsResponse:
-        """Newest first."""
-        page = self._store.list_jobs(project, page_size=page_size, page_token=page_token)
-        return ListJobsResponse(jobs=[job_message(job) for job in page.items], next_page_token=page.next_token)
+    def list(
+        self, project: str, *, page_size: int, page_token: str = "", wanted: Filter = EVERYTHING
+    ) -> ListJobsResponse:
+        """Newest first, those that pass the filter."""
+        jobs, token = filtered_page(
+            lambda token: self._store.list_jobs(project, page_size=page_size, page_token=token),
+            job_message,
+            wanted,
+            page_size=page_size,
+            page_token=page_token,
+        )
+        return ListJobsResponse(jobs=jobs, next_page_token=token)
 
     def cancel(self, name: JobName, *, reason: str = CANCELLED_BY_USER) -> None:
         """Ask a job to end. A job that has ended already, or is about to, is left as it is."""

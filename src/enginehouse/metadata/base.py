@@ -16,7 +16,7 @@ Errors: `NotFound`, `AlreadyExists`, `Aborted` of core.errors; nothing of a data
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from enginehouse.core.names import JobName, ModelName, OperationName, VersionName
 from enginehouse.metadata.records import (
@@ -146,7 +146,19 @@ class LeaseStore(Protocol):
         ...
 
 
-class MetadataStore(JobStore, RegistryStore, EventStore, LeaseStore, Protocol):
+class PolicyStore(Protocol):
+    """IAM policies, by the name of the resource that they are of."""
+
+    def get_policy(self, resource: str) -> tuple[dict[str, Any], int]:
+        """The policy, JSON-ready, and its revision; `({}, 0)` where none was ever set."""
+        ...
+
+    def change_policy(self, resource: str, change: Callable[[dict[str, Any], int], dict[str, Any]]) -> None:
+        """Replace the policy by what `change` makes of it and of its revision, in one transaction."""
+        ...
+
+
+class MetadataStore(JobStore, RegistryStore, EventStore, LeaseStore, PolicyStore, Protocol):
     """All of it, in one place."""
 
     def close(self) -> None: ...

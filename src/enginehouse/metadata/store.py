@@ -27,7 +27,7 @@ from enginehouse.metadata.records import (
     Page,
     VersionRecord,
 )
-from enginehouse.metadata.tables import events, jobs, leases, models, operations, versions
+from enginehouse.metadata.tables import events, jobs, leases, models, operations, policies, versions
 from enginehouse.schemas.ml_v1 import JobState
 
 T = TypeVar("T")
@@ -161,6 +161,7 @@ class SqlMetadataStore:
                     f"The model {name.model_id!r} has {left} version(s); delete them first.", field="name"
                 )
             connection.execute(models.delete().where(*_is_model(models, name)))
+            connection.execute(policies.delete().where(policies.c.resource == str(name)))
 
     def _get_model(self, connection: sa.Connection, name: ModelName) -> ModelRecord:
         row = connection.execute(models.select().where(*_is_model(models, name))).mappings().first()
@@ -310,6 +311,23 @@ class SqlMetadataStore:
                 "data": event.data,
             }
             connection.execute(events.insert(), row)
+
+    # --- policies ---
+
+    def get_policy(self, resource: str) -> tuple[dict[str, Any], int]:
+        with self._database.read() as connection:
+            return self._get_policy(connection, resource)
+
+    def change_policy(self, resource: str, change: Callable[[dict[str, Any], int], dict[str, Any]]) -> None:
+        with self._database.write() as connection:
+            policy, revision = self._get_policy(connection, resource)
+            row = {"resource": resource, "policy": change(policy, revision), "revision": revision + 1}
+            connection.execute(policies.delete().where(policies.c.resource == resource))
+            connection.execute(policies.insert(), row)
+
+    def _get_policy(self, connection: sa.Connection, resource: str) -> tuple[dict[str, Any], int]:
+        row = connection.execute(policies.select().where(policies.c.resource == resource)).mappings().first()
+        return (row["policy"], row["revision"]) if row else ({}, 0)
 
     # --- leases ---
 

@@ -103,3 +103,11 @@ leases = sa.Table(
     sa.Column("token", sa.String(32), nullable=False),
     sa.Column("expires_ns", sa.BigInteger, nullable=False),
 )
+
+policies = sa.Table(
+    "policies",
+    metadata,
+    sa.Column("resource", sa.String(512), primary_key=True),
+    sa.Column("policy", sa.JSON, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from enginehouse.core.clock import Clock
-from enginehouse.core.errors import EngineError, FailedPrecondition, NotFound
+from enginehouse.core.errors import EngineError, FailedPrecondition, Internal, NotFound
 from enginehouse.core.names import ObjectUri, OperationName, VersionName
 from enginehouse.metadata.base import MetadataStore
 from enginehouse.metadata.records import NewEvent, OperationRecord, VersionRecord
@@ -139,9 +139,12 @@ class Deployer:
         try:
             self._copy_artifacts(version)
             self._load_and_test(version)
-        except EngineError as error:
+        except Exception as error:
             if self._stopping.is_set():
                 return
+            if not isinstance(error, EngineError):
+                _log.exception("%s failed", operation.name)
+                error = Internal(f"Create Version failed. {type(error).__name__}: {error}")
             self._fail(version, started, error)
         else:
             self._succeed(version, started)
@@ -182,6 +185,7 @@ class Deployer:
     def _fail(self, version: VersionRecord, operation: OperationRecord, error: EngineError) -> None:
         if isinstance(error, ModelLoadError):
             error = FailedPrecondition(error.creation_message)
+        shutil.rmtree(self._versions_dir / version.uid, ignore_errors=True)
         self._store.change_version(
             version.name,
             lambda old: (
@@ -190,7 +194,6 @@ class Deployer:
             ),
             operation=self._ended(operation, error=error),
         )
-        shutil.rmtree(self._versions_dir / version.uid, ignore_errors=True)
 
     def _ended(self, operation: OperationRecord, *, error: EngineError) -> OperationRecord:
         return replace(operation, end_time_ns=self._clock.time_ns(), error=error.to_rpc_status())

@@ -18,7 +18,9 @@ from enginehouse.serving.types import ServedVersion
 
 
 class StoredVersions:
-    """`serving.types.VersionDirectory` over the metadata store. Thread-safe; quick enough for the event loop, and cached by its caller.
+    """`serving.types.VersionDirectory` over the metadata store.
+
+    Thread-safe; quick enough for the event loop, and cached by its caller.
 
     Attributes:
         forget: called with (project, model_id) when what serves under that name may have changed.

@@ -13,9 +13,11 @@ from typing import TypeVar
 from enginehouse.core import ids, names
 from enginehouse.core.clock import Clock
 from enginehouse.core.errors import FailedPrecondition, InvalidArgument, NotFound
+from enginehouse.core.filters import EVERYTHING, Filter
 from enginehouse.core.names import ModelName, ObjectUri, OperationName, VersionName
 from enginehouse.jobs.service import check_etag
 from enginehouse.metadata.base import MetadataStore
+from enginehouse.metadata.paging import filtered_page
 from enginehouse.metadata.records import ModelRecord, NewEvent, OperationRecord, VersionRecord
 from enginehouse.registry.artifacts import detect_framework, list_artifacts
 from enginehouse.registry.messages import model_message, operation_message, response_of, version_message
@@ -103,11 +105,18 @@ class RegistryService:
     def get_model(self, name: ModelName) -> Model:
         return self._model_message(self._store.get_model(name))
 
-    def list_models(self, project: str, *, page_size: int, page_token: str) -> ListModelsResponse:
-        page = self._store.list_models(project, page_size=page_size, page_token=page_token)
-        return ListModelsResponse(
-            models=[self._model_message(model) for model in page.items], next_page_token=page.next_token
+    def list_models(
+        self, project: str, *, page_size: int, page_token: str = "", wanted: Filter = EVERYTHING
+    ) -> ListModelsResponse:
+        """By name, those that pass the filter."""
+        models, token = filtered_page(
+            lambda token: self._store.list_models(project, page_size=page_size, page_token=token),
+            self._model_message,
+            wanted,
+            page_size=page_size,
+            page_token=page_token,
         )
+        return ListModelsResponse(models=models, next_page_token=token)
 
     def patch_model(self, name: ModelName, model: Model, update_mask: frozenset[str]) -> Operation:
         """Change description, labels or the default version."""
@@ -201,13 +210,19 @@ class RegistryService:
         version = self._store.get_version(name)
         return self._version_message(version)
 
-    def list_versions(self, model: ModelName, *, page_size: int, page_token: str) -> ListVersionsResponse:
-        page = self._store.list_versions(model, page_size=page_size, page_token=page_token)
+    def list_versions(
+        self, model: ModelName, *, page_size: int, page_token: str = "", wanted: Filter = EVERYTHING
+    ) -> ListVersionsResponse:
+        """By name, those that pass the filter."""
         default_id = self._store.get_model(model).default_version_id
-        return ListVersionsResponse(
-            versions=[version_message(v, is_default=v.name.version_id == default_id) for v in page.items],
-            next_page_token=page.next_token,
+        versions, token = filtered_page(
+            lambda token: self._store.list_versions(model, page_size=page_size, page_token=token),
+            lambda version: version_message(version, is_default=version.name.version_id == default_id),
+            wanted,
+            page_size=page_size,
+            page_token=page_token,
         )
+        return ListVersionsResponse(versions=versions, next_page_token=token)
 
     def set_default_version(self, name: VersionName) -> Version:
         """Let requests without a version go to this one from now on."""
@@ -270,12 +285,18 @@ class RegistryService:
     def get_operation(self, name: OperationName) -> Operation:
         return operation_message(self._store.get_operation(name))
 
-    def list_operations(self, project: str, *, page_size: int, page_token: str) -> ListOperationsResponse:
-        page = self._store.list_operations(project, page_size=page_size, page_token=page_token)
-        return ListOperationsResponse(
-            operations=[operation_message(operation) for operation in page.items],
-            next_page_token=page.next_token,
+    def list_operations(
+        self, project: str, *, page_size: int, page_token: str = "", wanted: Filter = EVERYTHING
+    ) -> ListOperationsResponse:
+        """Newest first, those that pass the filter."""
+        operations, token = filtered_page(
+            lambda token: self._store.list_operations(project, page_size=page_size, page_token=token),
+            operation_message,
+            wanted,
+            page_size=page_size,
+            page_token=page_token,
         )
+        return ListOperationsResponse(operations=operations, next_page_token=token)
 
     def cancel_operation(self, name: OperationName) -> Empty:
         """Note the wish; an operation that is done already stays as it is. Best effort, as in the original."""

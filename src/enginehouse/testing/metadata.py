@@ -213,3 +213,13 @@ class MetadataStoreContract:
         assert store.pending_operations() == []
         assert store.get_operation(operation.name) == ended
         assert store.get_version(version.name).state == "READY"
+
+    def test_a_policy_belongs_to_its_resource_and_goes_with_it(self, store: MetadataStore) -> None:
+        store.create_model(make_model())
+        resource = "projects/demo/models/iris"
+        assert store.get_policy(resource) == ({}, 0)
+        store.change_policy(resource, lambda policy, revision: {**policy, "version": 1, "seen": revision})
+        store.change_policy(resource, lambda policy, revision: {**policy, "seen": revision})
+        assert store.get_policy(resource) == ({"version": 1, "seen": 1}, 2)
+        store.delete_model(ModelName("demo", "iris"))
+        assert store.get_policy(resource) == ({}, 0)

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from enginehouse.api.http import endpoint, in_thread, message_response, page_of, read_message, update_mask_of
+from enginehouse.api.http import endpoint, in_thread, list_query_of, message_response, read_message, update_mask_of
 from enginehouse.core.names import JobName, ModelName, OperationName, VersionName
 from enginehouse.jobs.service import JobService
 from enginehouse.registry.service import RegistryService
@@ -72,7 +72,7 @@ class MlApi:
         return await self._answer(request, self.jobs.create, request.path_params["project"], job)
 
     async def _list_jobs(self, request: Request) -> Response:
-        return await self._answer(request, self.jobs.list, request.path_params["project"], **page_of(request))
+        return await self._answer(request, self.jobs.list, request.path_params["project"], **list_query_of(request))
 
     async def _get_job(self, request: Request) -> Response:
         return await self._answer(request, self.jobs.get, _job_name(request))
@@ -93,7 +93,7 @@ class MlApi:
 
     async def _list_models(self, request: Request) -> Response:
         project = request.path_params["project"]
-        return await self._answer(request, self.registry.list_models, project, **page_of(request))
+        return await self._answer(request, self.registry.list_models, project, **list_query_of(request))
 
     async def _get_model(self, request: Request) -> Response:
         return await self._answer(request, self.registry.get_model, _model_name(request))
@@ -113,7 +113,9 @@ class MlApi:
         return await self._answer(request, self.registry.create_version, _model_name(request), version)
 
     async def _list_versions(self, request: Request) -> Response:
-        return await self._answer(request, self.registry.list_versions, _model_name(request), **page_of(request))
+        return await self._answer(
+            request, self.registry.list_versions, _model_name(request), **list_query_of(request)
+        )
 
     async def _get_version(self, request: Request) -> Response:
         return await self._answer(request, self.registry.get_version, _version_name(request))
@@ -137,7 +139,7 @@ class MlApi:
 
     async def _list_operations(self, request: Request) -> Response:
         project = request.path_params["project"]
-        return await self._answer(request, self.registry.list_operations, project, **page_of(request))
+        return await self._answer(request, self.registry.list_operations, project, **list_query_of(request))
 
     async def _cancel_operation(self, request: Request) -> Response:
         return await self._answer(request, self.registry.cancel_operation, _operation_name(request))

@@ -1,4 +1,4 @@
-"""The first tables: jobs, models, versions, operations, events, leases."""
+"""The first tables: jobs, models, versions, operations, events, leases, policies."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -92,4 +92,10 @@ def upgrade() -> None:
         sa.Column("resource", sa.String(512), primary_key=True),
         sa.Column("token", sa.String(32), nullable=False),
         sa.Column("expires_ns", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
+        "policies",
+        sa.Column("resource", sa.String(512), primary_key=True),
+        sa.Column("policy", sa.JSON, nullable=False),
+        sa.Column("revision", sa.BigInteger, nullable=False),
     )
