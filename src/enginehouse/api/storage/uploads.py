@@ -27,7 +27,9 @@ _CANCELLED = 499
 
 
 async def insert(call: Call) -> Response:
-    """POST /upload/storage/v1/b/B/o?uploadType=media|multipart|resumable"""
+    """POST /upload/storage/v1/b/B/o?uploadType=media|multipart|resumable; gcsfs also sends pieces by POST."""
+    if "upload_id" in call.query:
+        return await resume(call)
     kind = call.query.get("uploadType")
     if kind == "media":
         return await _insert_media(call)
