@@ -25,6 +25,7 @@ from enginehouse.registry.directory import StoredVersions
 from enginehouse.registry.messages import response_of, version_message
 from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue
+from enginehouse.runtimes.errors import RuntimesError
 from enginehouse.serving.types import DeployReport, ModelLoadError, ServedVersion
 from enginehouse.storage.base import ObjectStore
 
@@ -166,7 +167,10 @@ class Deployer:
     def _load_and_test(self, version: VersionRecord) -> None:
         assert self._loop is not None
         resolution = self._directory.resolution(version)
-        self._runtimes.ensure(resolution, lambda line: _log.info("%s: %s", version.name, line))
+        try:
+            self._runtimes.ensure(resolution, lambda line: _log.info("%s: %s", version.name, line))
+        except RuntimesError as error:
+            raise FailedPrecondition(f"The runtime {resolution.runtime.name} can't be built: {error}") from None
         served = self._directory.served(version)
         future = asyncio.run_coroutine_threadsafe(self._pool.deploy(served), self._loop)
         future.result()
