@@ -234,10 +234,9 @@ def find_fault_2(module):
 
 
 def prepare_streams():
-    """Lines go out as they are printed, each with one write."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(line_buffering=True, write_through=False)
+    """Lines of stdout go out as they are printed, each with one write; stderr goes out at once."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(line_buffering=True, write_through=False)
     if not PYTHON_2:
         import faulthandler
 
@@ -255,7 +254,7 @@ def main():
     sys.modules["enginehouse_bootstrap"] = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     sys.argv[:] = ["-m"] + arguments
-    sys.path[0] = "" if PYTHON_2 else os.getcwd()
+    sys.path[0] = os.getcwd() if sys.version_info >= (3, 7) else ""
     if hasattr(sys, "orig_argv"):
         sys.orig_argv[:] = [sys.executable, "-m", module] + arguments
     if overlay and any(name.endswith(".pth") for name in os.listdir(overlay)):

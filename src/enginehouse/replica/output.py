@@ -36,12 +36,13 @@ _SPECIAL = re.compile(rb"[\r\x08\x1b\x1e]")
 _OVERWRITE = re.compile(rb"[\r\x08]+")
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")  # ECMA-48
 
+_LEVELS = "DEBUG|INFO|WARNING|WARN|ERROR|CRITICAL|FATAL"
 _SEVERITY = re.compile(
     r"(?P<glog>[IWEF])\d{4}(?:\d{4})? \d\d:\d\d:\d+\.\d+\s+\d+ [^\]\s]+:\d+\] "  # glog: W0102 03:04:05.67 9 a.cc:1] …
     r"|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: (?P<tf>[IWEF]) \S"  # TensorFlow's C++: 2026-01-02 03:04:05.678: W …
     r"|(?P<python>DEBUG|INFO|WARNING|ERROR|CRITICAL):[\w.\-/]*:"  # logging.basicConfig, absl without a prefix
-    r"|(?:\[?[\d:.,TZ\- ]{8,30}\]?[ \-|:]+(?:[\w.\-]+ - )?)?"  # an optional time and logger …
-    r"\[?(?P<word>DEBUG|INFO|WARNING|WARN|ERROR|CRITICAL|FATAL)(?:\]|:| -| \|)(?= |$)"  # … before the level
+    rf"|\[?[\d:.,TZ\- ]{{8,30}}\]?[ \-|:]+(?:[\w.\-]+ - )?\[?(?P<timed>{_LEVELS})\]?(?=[ :|]|$)"
+    rf"|\[?(?P<word>{_LEVELS})(?:\]|:| -| \|)(?= |$)"
     r"|(?P<warning>\S.*?:\d+: \w*Warning: )"  # warnings.warn
     r"|(?P<hint>To enable the following instructions: )"  # the second line of TensorFlow's greeting
 )
@@ -190,6 +191,8 @@ class OutputReader:
             if self._traceback.takes(text):
                 return
             entries.extend(self._end_traceback())
+            if self._traceback.takes(text):  # another one begins
+                return
         if text[:1] in _FIRST or "Warning: " in text:
             match = _SEVERITY.match(text)
             severity = _severity(match) if match else self._default
@@ -263,6 +266,6 @@ def _clean(line: bytes) -> str:
 def _severity(match: re.Match[str]) -> str:
     if letter := match["glog"] or match["tf"]:
         return _OF_LETTER[letter]
-    if word := match["python"] or match["word"]:
+    if word := match["python"] or match["timed"] or match["word"]:
         return _OF_WORD.get(word, word)
     return "WARNING" if match["warning"] else "INFO"

@@ -43,11 +43,11 @@ def main(arguments: Sequence[str]) -> int:
     """Run the replica in the directory that `arguments` name. Returns the process's exit status."""
     directory = Path(arguments[0])
     lock = FileLock(directory / names.LOCK_FILE)
-    if len(arguments) > 1:
-        lock.adopt(int(arguments[1]))
-    elif not lock.acquire(blocking=False):
-        return 0  # another runner has it
     try:
+        if len(arguments) > 1:
+            lock.adopt(int(arguments[1]))
+        elif not lock.acquire(blocking=False):
+            return 0  # another runner has it
         Runner(directory, SystemClock()).run()
     except OSError as error:
         print(f"The replica in {directory} could not go on: {error}", file=sys.stderr, flush=True)

@@ -28,7 +28,7 @@ MAX_MESSAGE_CHARS = 256 * 1024
 SEVERITIES = ("DEFAULT", "DEBUG", "INFO", "NOTICE", "WARNING", "ERROR", "CRITICAL", "ALERT", "EMERGENCY")
 """google.logging.type.LogSeverity, in rising order."""
 
-_READ_BYTES = 512 * 1024
+_READ_BYTES = 128 * 1024
 _TAIL_BYTES = 8 * 1024 * 1024  # holds the longest line that a writer makes (six bytes for each control character)
 
 
