@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from enginehouse.modelserver.adapters.base import Adapter, Call
-from enginehouse.modelserver.codecs import dumps, jsonable, parse_request
+from enginehouse.modelserver.codecs import dumps, dumps_slowly, jsonable, parse_request
 from enginehouse.modelserver.errors import PredictionError, describe
 
 DEFAULT_MAX_ROWS = 1024
@@ -105,8 +105,8 @@ class Batcher:
 def _success(index: int, rows: list[Any]) -> BatchAnswer:
     try:
         body = dumps({"predictions": rows})
-    except (TypeError, ValueError):
-        body = dumps({"predictions": jsonable(rows)})
+    except (TypeError, ValueError):  # integers beyond 64 bits, half surrogates, objects
+        body = dumps_slowly({"predictions": jsonable(rows)})
     return BatchAnswer(index, 200, body)
 
 

@@ -33,9 +33,9 @@ def loads_slowly(data: bytes) -> Any:
 def dumps_slowly(value: Any) -> bytes:
     """Write compact JSON with the standard library; NaN and infinities become null."""
     try:
-        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     except ValueError:
-        text = json.dumps(_without_nan(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(_without_nan(value), separators=(",", ":"), allow_nan=False)
     return text.encode()
 
 

@@ -27,7 +27,8 @@ _LINGER_S = 1.0
 """How long a dead server's socket may stay open (a child of the model may hold it) before it is closed from here."""
 _LARGE_BODY_BYTES = 64 * 1024
 _LOG_LIMIT_BYTES = 8 * 1024 * 1024
-_LOG_TAIL_BYTES = 4096
+_LOG_TAIL_BYTES = 16 * 1024
+_LOG_TAIL_LINES = 8
 
 _PASSED_ON = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
 _PASSED_ON_PREFIXES = ("LC_", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "TF_", "XLA_", "CUDA_", "NVIDIA_", "MALLOC_")
@@ -177,7 +178,10 @@ class ModelProcess(asyncio.Protocol):
             size_bytes = log.seek(0, os.SEEK_END)
             log.seek(max(self._log_start_bytes, size_bytes - _LOG_TAIL_BYTES))
             lines = log.read().decode(errors="replace").strip().splitlines()
-        return "Its last words: " + " | ".join(lines[-8:]) if lines else "It wrote nothing to its log."
+        # A crash's trace tells the most at its start, and ends with pages of module names.
+        fatal = next((number for number, line in enumerate(lines) if line.startswith("Fatal ")), None)
+        words = lines[-_LOG_TAIL_LINES:] if fatal is None else lines[fatal : fatal + _LOG_TAIL_LINES]
+        return "Its last words: " + " | ".join(words) if words else "It wrote nothing to its log."
 
     def _reap(self) -> None:
         returncode = self._process.poll()

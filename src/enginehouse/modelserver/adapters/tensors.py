@@ -55,6 +55,10 @@ def to_tensor(spec: TensorSpec, values: list[Any]) -> Array:
     """
     array = _strings(spec, values) if spec.is_string else _numbers(spec, values)
     if spec.shape is not None and not _fits(array.shape, spec.shape):
+        if _fits(array.shape[1:], spec.shape[1:]):
+            raise PredictionError(
+                f"Invalid inputs: the model takes exactly {spec.shape[0]} instances at a time, got {len(array)}."
+            )
         raise PredictionError(
             f"Invalid inputs: the value of input {spec.alias} in instance 0 has the shape "
             f"{shape_text(array.shape[1:])}, expected {shape_text(spec.shape[1:])}."

@@ -1,0 +1,213 @@
+"""Online prediction against a naive FastAPI app with the same model: `python bench/predict.py [--quick]`.
+
+Both sides serve the same scikit-learn file with the same interpreter and packages, each in one uvicorn (no access log
+on either side), and are asked by the same load generator in a process of its own. Rounds alternate between the sides,
+so that a noisy moment of the machine meets both; figures are medians over the rounds. Every answer is compared with
+what the model itself predicts.
+
+The last line of stdout is one JSON object with the bars: throughput of the engine over throughput of the peer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+from sklearn.datasets import load_iris
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+
+HERE = Path(__file__).resolve().parent
+CONNECTIONS = (1, 16, 64)
+BARS = {1: 1.0, 64: 1.5}
+START_TIMEOUT_S = 60.0
+Exchange = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One server under test: where its predict call is."""
+
+    port: int
+    path: str
+
+
+def make_models(directory: Path) -> dict[str, list[Exchange]]:
+    """Fit the models on Iris and write `DIRECTORY/NAME/model.joblib`.
+
+    Returns:
+        Per model the request bodies of one flower each, with the exact answer expected.
+    """
+    features, labels = load_iris(return_X_y=True)
+    models = {
+        "random_forest": RandomForestClassifier(random_state=0),
+        "logistic_regression": LogisticRegression(max_iter=1000),
+    }
+    exchanges = {}
+    for name, model in models.items():
+        model.fit(features, labels)
+        (directory / name).mkdir()
+        joblib.dump(model, directory / name / "model.joblib")
+        exchanges[name] = [
+            (json.dumps({"instances": [row]}), json.dumps({"predictions": [label]}, separators=(",", ":")))
+            for row, label in zip(features.tolist(), model.predict(features).tolist(), strict=True)
+        ]
+    return exchanges
+
+
+@contextlib.contextmanager
+def engine(directory: Path, names: list[str]) -> Iterator[dict[str, Side]]:
+    """Our side, through its public HTTP port."""
+    port_file = directory / "engine.port"
+    command = [sys.executable, str(HERE / "predict_engine.py"), str(port_file)]
+    with running([*command, *(f"{name}={directory / name}" for name in names)]) as process:
+        port = int(wait_for(process, lambda: port_file.exists() and port_file.read_text()))
+        yield {name: Side(port, f"/v1/projects/bench/models/{name}:predict") for name in names}
+
+
+@contextlib.contextmanager
+def peer(directory: Path, name: str, port: int) -> Iterator[Side]:
+    """The naive app, one uvicorn with one worker."""
+    command = [sys.executable, "-m", "uvicorn", "app:app", "--port", str(port), "--no-access-log"]
+    environment = {**os.environ, "MODEL_PATH": str(directory / name / "model.joblib")}
+    with running(command, cwd=HERE / "predict_peer", env=environment) as process:
+        wait_for(process, lambda: answers(f"http://127.0.0.1:{port}/openapi.json"))
+        yield Side(port, "/predict")
+
+
+@contextlib.contextmanager
+def running(command: list[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A server process for the length of the block; what it prints goes to stderr."""
+    process = subprocess.Popen(command, stdout=sys.stderr, stderr=subprocess.DEVNULL, **options)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def wait_for(process: subprocess.Popen[bytes], ready: Callable[[], Any]) -> Any:
+    """What `ready` returns, once that is something."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if value := ready():
+            return value
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    raise SystemExit(f"{process.args} did not start")
+
+
+def answers(url: str) -> bool:
+    """Whether somebody serves `url`."""
+    try:
+        with urllib.request.urlopen(url, timeout=1):
+            return True
+    except (urllib.error.URLError, ConnectionError):
+        return False
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    import socket
+
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [listener.getsockname()[1] for listener in sockets]
+
+
+def load(side: Side, exchanges: list[Exchange], connections: int, seconds: float) -> dict[str, Any]:
+    """One round against one side.
+
+    Raises:
+        SystemExit: the load generator failed, or an answer was wrong.
+    """
+    plan = {
+        "host": "127.0.0.1",
+        "port": side.port,
+        "path": side.path,
+        "connections": connections,
+        "warm_up_s": 0.2,
+        "seconds": seconds,
+        "exchanges": exchanges,
+    }
+    done = subprocess.run(
+        [sys.executable, str(HERE / "predict_load.py")], input=json.dumps(plan), capture_output=True, text=True
+    )
+    if done.returncode:
+        raise SystemExit(f"load generator: {done.stderr}")
+    result: dict[str, Any] = json.loads(done.stdout)
+    if result["wrong"]:
+        raise SystemExit(f"{result['wrong']} wrong answers from {side}")
+    return {"rps": result["requests"] / result["seconds"], **result["latencies_us"]}
+
+
+def compare(
+    sides: dict[str, Side], exchanges: list[Exchange], connections: int, *, rounds: int, seconds: float
+) -> dict[str, dict[str, float]]:
+    """Rounds in turn (A B A B …); medians per side."""
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            results[name].append(load(side, exchanges, connections, seconds))
+    return {
+        name: {key: statistics.median(result[key] for result in side_results) for key in side_results[0]}
+        for name, side_results in results.items()
+    }
+
+
+def main() -> int:
+    """Measure and print; 0 when every bar is met."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, under a minute in all")
+    quick = parser.parse_args().quick
+    rounds, seconds = (3, 1.0) if quick else (7, 3.0)
+    bars = {}
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
+        directory = Path(scratch)
+        exchanges = make_models(directory)
+        ours = stack.enter_context(engine(directory, list(exchanges)))
+        ports = free_ports(len(exchanges))
+        theirs = {
+            name: stack.enter_context(peer(directory, name, port))
+            for name, port in zip(exchanges, ports, strict=True)
+        }
+        print(f"{'model':<20} {'conn':>4}  {'side':<7} {'req/s':>8} {'p50 ms':>8} {'p99 ms':>8}")
+        for name in exchanges:
+            for connections in CONNECTIONS:
+                sides = {"engine": ours[name], "fastapi": theirs[name]}
+                medians = compare(sides, exchanges[name], connections, rounds=rounds, seconds=seconds)
+                for side, figures in medians.items():
+                    print(
+                        f"{name:<20} {connections:>4}  {side:<7} {figures['rps']:>8.0f} "
+                        f"{figures['p50'] / 1000:>8.2f} {figures['p99'] / 1000:>8.2f}",
+                        flush=True,
+                    )
+                ratio = medians["engine"]["rps"] / medians["fastapi"]["rps"]
+                print(f"{name:<20} {connections:>4}  ratio   {ratio:>8.2f}", flush=True)
+                if bar := BARS.get(connections):
+                    bars[f"{name}_{connections}_connections_ratio"] = {
+                        "value": round(ratio, 3),
+                        "bar": bar,
+                        "met": ratio >= bar,
+                    }
+    print(json.dumps({"bars": bars}))
+    return 0 if all(bar["met"] for bar in bars.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

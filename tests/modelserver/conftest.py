@@ -1,0 +1,41 @@
+"""Interpreters of the real runtimes, built if they are not there yet (minutes at the first time, then nothing)."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import uv
+
+from enginehouse.core.settings import load_settings
+from enginehouse.runtimes.cache import RuntimeCache
+from enginehouse.runtimes.catalogue import Catalogue
+
+Make = Callable[[str, str, Path], Path]
+
+
+@pytest.fixture(scope="session")
+def runtime_python() -> Callable[[str], Path]:
+    """The interpreter of a runtime by its name."""
+    cache = RuntimeCache(load_settings().runtimes_dir, Path(uv.find_uv_bin()))
+
+    def python(name: str) -> Path:
+        return cache.ensure(Catalogue.load().resolve(name, None), print).python
+
+    return python
+
+
+@pytest.fixture(scope="session")
+def make_models(runtime_python: Callable[[str], Path]) -> Make:
+    """Run a script of this folder in a runtime, with a directory to write models into; returns the interpreter."""
+
+    def make(runtime: str, script: str, directory: Path) -> Path:
+        python = runtime_python(runtime)
+        command = [str(python), str(Path(__file__).with_name(script)), str(directory)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return python
+
+    return make
