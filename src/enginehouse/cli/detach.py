@@ -18,6 +18,7 @@ from enginehouse.sdk.client import connect
 from enginehouse.sdk.locate import EngineFile, no_engine, running_engine
 
 START_TIMEOUT_S = 60.0
+_END_TIMEOUT_S = 5.0
 _POLL_S = 0.05
 _TAIL_LINES = 20
 
@@ -52,10 +53,18 @@ def start_detached(settings: Settings, arguments: Sequence[str], *, timeout_s: f
     try:
         return _wait_until_up(settings, process, log_start, timeout_s)
     except BaseException:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
+        _end(process)
         raise
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End an engine that is not wanted any more; it may be killed at any moment without loss."""
+    process.terminate()
+    try:
+        process.wait(_END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait_until_up(

@@ -1,4 +1,4 @@
-"""The entry point of `mle`. Imports nothing at first, so that Ctrl-C is answered without a traceback from the start."""
+"""The entry point of `mle`. Imports nothing at first, so that Ctrl-C never shows a traceback."""
 
 from __future__ import annotations
 

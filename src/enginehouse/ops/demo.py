@@ -33,6 +33,7 @@ GOAL = 0.9
 BUCKET = "gs://iris-dataset"
 RUNTIME = "2.21"
 _END_TIMEOUT_S = 30.0
+_COMMAND_END_TIMEOUT_S = 8.0
 
 
 class DemoFailed(Exception):
@@ -130,13 +131,25 @@ class Demo:
         """
         print(f"$ {shlex.join(['mle', *arguments])}", flush=True)
         stdout = subprocess.PIPE if capture else None
-        with subprocess.Popen(
+        process = subprocess.Popen(
             [*mle_command(), *arguments], cwd=cwd or self.project, env=self.environment(), stdout=stdout, text=True
-        ) as process:
+        )
+        try:
             out, _ = process.communicate()
+        except KeyboardInterrupt:
+            self._let_end(process)
+            raise
         if process.returncode != 0:
             raise DemoFailed(f"`mle {arguments[0]}` exited with {process.returncode}.")
         return out or ""
+
+    def _let_end(self, process: subprocess.Popen[str]) -> None:
+        """Ctrl-C reached the command too, which tidies up; a signal to the demo alone did not."""
+        try:
+            process.wait(_COMMAND_END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
     def environment(self) -> dict[str, str]:
         """The user's environment, with the demo's own engine as the one to speak to."""
