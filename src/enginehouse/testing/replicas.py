@@ -121,5 +121,7 @@ def wait_for_end(backend: Backend, directory: Path, *, timeout_s: float = 60.0) 
 
 
 def wait_for_line(directory: Path, text: str, *, timeout_s: float = 30.0) -> None:
-    """Wait until the replica has logged `text`."""
-    wait_until(lambda: any(text in line for line in messages(directory)), timeout_s=timeout_s, what=repr(text))
+    """Wait until the replica has logged a line that begins with `text`."""
+    wait_until(
+        lambda: any(line.startswith(text) for line in messages(directory)), timeout_s=timeout_s, what=repr(text)
+    )

@@ -145,8 +145,7 @@ class LocalBackend:
         if request is not None and not started:
             outcome = Outcome("stopped", message=request.reason)
         elif started or failed or (directory / names.RUNNER_FILE).exists():
-            status = read_json(directory / names.STATUS_FILE) or {}
-            outcome = Outcome("lost", message=_lost_message(directory), started_ns=status.get("running_since_ns"))
+            outcome = Outcome("lost", message=_lost_message(directory), started_ns=_started_ns(directory))
         else:
             return None
         kill_processes_with(MARKER, str(directory), timeout_s=_REAP_LIMIT_S)
@@ -169,6 +168,14 @@ def _acquire(directory: Path) -> FileLock | None:
 def _read_outcome(directory: Path) -> Outcome | None:
     value = read_json(directory / names.OUTCOME_FILE)
     return None if value is None else Outcome.from_json(value)
+
+
+def _started_ns(directory: Path) -> int | None:
+    """When user code was begun, if the runner came to write it down."""
+    try:
+        return int((directory / names.STARTED_FILE).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _signal_runner(directory: Path) -> None:
