@@ -110,7 +110,7 @@ def test_a_kill_at_any_moment_leaves_whole_objects_and_nothing_else(tmp_path: Pa
         with store._index.read() as rows:
             unfinished = [row.blob for row in rows.uploads_before(sys.maxsize) if row.result is None]
         expected = {store.local_path(BUCKET, info.name) for info in objects}
-        expected |= {root / "blobs" / blob[:2] / blob[2:] for blob in unfinished}
+        expected |= {store._blobs.path(blob) for blob in unfinished}
         assert set((root / "blobs").glob("*/*")) == expected
         assert len(unfinished) <= number + 1
         store.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from enginehouse.core.errors import NotFound
@@ -155,7 +155,7 @@ class Rows:
                 row.name,
                 row.blob,
                 _to_json(row.request),
-                _to_json(asdict(row.result)) if row.result is not None else None,
+                _to_json(vars(row.result)) if row.result is not None else None,
                 row.created_ns,
             ),
         )
@@ -179,7 +179,7 @@ class Rows:
 def attributes_to_json(attributes: ObjectAttributes) -> str:
     """The attributes that are not as by default."""
     default = ObjectAttributes()
-    return _to_json({name: value for name, value in asdict(attributes).items() if value != getattr(default, name)})
+    return _to_json({name: value for name, value in vars(attributes).items() if value != getattr(default, name)})
 
 
 def attributes_from_json(text: str) -> ObjectAttributes:
