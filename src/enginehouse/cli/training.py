@@ -194,8 +194,7 @@ class Staging:
     def _place(self) -> ObjectUri:
         """Where local packages go: `<staging>/<job>/<digest>/` or `<job dir>/packages/<digest>/`, as gcloud does."""
         if self._bucket:
-            text = self._bucket if self._bucket.startswith("gs://") else f"gs://{self._bucket}"
-            return ObjectUri.parse(text, field="staging_bucket").join(self._job)
+            return ObjectUri.parse(_with_scheme(self._bucket), field="staging_bucket").join(self._job)
         job_dir = self._input.get("jobDir")
         if not job_dir:
             raise InvalidArgument(
@@ -207,12 +206,12 @@ class Staging:
         """Refuse a bucket that does not exist, naming where it was named and how to make it."""
         named = [("--packages", uri) for uri in packages]
         if self._bucket:
-            named.append(("--staging-bucket", self._bucket))
+            named.append(("--staging-bucket", _with_scheme(self._bucket)))
         if job_dir := self._input.get("jobDir"):
             named.append(("--job-dir", str(job_dir)))
         for flag, text in named:
             field = flag.lstrip("-").replace("-", "_")
-            bucket = ObjectUri.parse(text if "://" in text else f"gs://{text}", field=field).bucket
+            bucket = ObjectUri.parse(text, field=field).bucket
             if not self._client.storage.bucket_exists(bucket):
                 raise NotFound(
                     f"{flag} {text}: there is no bucket {bucket}. Make it with: mle storage mb gs://{bucket}"
@@ -221,6 +220,10 @@ class Staging:
     def _check_new(self) -> None:
         if self._client.jobs.exists(self._job):
             raise AlreadyExists(f"Job [{self._job}] exists already; a job id is used once.", field="job_id")
+
+
+def _with_scheme(bucket: str) -> str:
+    return bucket if bucket.startswith("gs://") else f"gs://{bucket}"
 
 
 def follow_to_end(invocation: Invocation, client: Client, job: str) -> None:
