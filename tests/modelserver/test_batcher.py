@@ -89,7 +89,7 @@ requests = st.fixed_dictionaries(
 bodies = st.one_of(requests.map(lambda r: json.dumps(r).encode()), st.sampled_from([b"", b"[]", b"{}", b"nonsense"]))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(bodies, max_size=30), st.integers(1, 20))
 def test_each_request_gets_what_it_would_get_alone(batch: list[bytes], max_rows: int) -> None:
     answers = [answer for part in Batcher(Doubler(), max_rows=max_rows).answer(batch) for answer in part]

@@ -1,0 +1,104 @@
+"""A model that obeys orders, served by a real model server process of this interpreter's scikit-learn adapter."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from enginehouse.core.names import VersionName
+from enginehouse.serving.pool import ServerPool
+from enginehouse.serving.server import Limits
+from enginehouse.serving.types import ServedVersion
+
+OBEDIENT = '''
+import ctypes, os, random, signal, sys, time
+
+RAISE, SLEEP, SEGFAULT, EXIT, LEAKS, ENGINE, PID, SHORT_SLEEP = range(-1, -9, -1)
+
+
+class Obedient:
+    """Doubles what it gets; negative numbers are orders."""
+
+    n_features_in_ = 1
+
+    def predict(self, table):
+        if random.random() < 0.2:
+            time.sleep(random.random() / 200)
+        return [self.obey(int(row[0])) for row in table]
+
+    def obey(self, number):
+        if number == RAISE:
+            raise ValueError("as ordered")
+        if number == SLEEP:
+            time.sleep(60)
+        if number == SEGFAULT:
+            ctypes.string_at(0)
+        if number == EXIT:
+            os._exit(3)
+        if number == LEAKS:
+            return sum(name.startswith("ENGINEHOUSE_") for name in os.environ)
+        if number == ENGINE:
+            try:
+                import enginehouse.core
+            except ImportError:
+                return 0
+            return 1
+        if number == PID:
+            return os.getpid()
+        if number == SHORT_SLEEP:
+            time.sleep(0.5)
+        return 2 * number
+
+
+class SlowToLoad:
+    def __init__(self):
+        time.sleep(60)
+'''
+RAISE, SLEEP, SEGFAULT, EXIT, LEAKS, ENGINE, PID, SHORT_SLEEP = range(-1, -9, -1)
+
+
+@pytest.fixture(scope="session")
+def obedient(tmp_path_factory: pytest.TempPathFactory) -> ServedVersion:
+    """The version whose model obeys orders."""
+    return make_version(tmp_path_factory.mktemp("obedient"), "Obedient")
+
+
+def make_version(directory: Path, class_name: str) -> ServedVersion:
+    """A version whose model is an instance of a class of `OBEDIENT`."""
+    code, files = directory / "code", directory / "files"
+    code.mkdir()
+    files.mkdir()
+    (code / "obedient.py").write_text(OBEDIENT)
+    (files / "model.pkl").write_bytes(f"cobedient\n{class_name}\n)R.".encode())
+    name = VersionName("p", "m", "v")
+    return ServedVersion(name, directory.name, files, "SCIKIT_LEARN", Path(sys.executable), (code,))
+
+
+@contextlib.asynccontextmanager
+async def running_pool(logs_dir: Path, **limits: Any) -> AsyncIterator[ServerPool]:
+    """A pool for the length of the block."""
+    pool = ServerPool(logs_dir, Limits(**limits))
+    await pool.start()
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def run(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
+    """Run a coroutine, on the loop of production and on Python's own."""
+    factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+
+    def run(coroutine: Any) -> Any:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(coroutine)
+
+    return run
