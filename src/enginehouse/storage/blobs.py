@@ -108,20 +108,20 @@ class BlobDirectory:
         """Delete a blob that the index names no more; who has it open reads on."""
         self.path(blob).unlink(missing_ok=True)
 
-    def collect(self, is_named: Callable[[str], bool]) -> int:
+    def collect(self, named: Callable[[str], set[str]]) -> int:
         """Delete the blobs that a kill left behind.
 
         Args:
-            is_named: whether the index names a blob now.
+            named: all blobs that the index names now and that begin with a text.
 
         Returns:
             How many were deleted.
         """
         count = 0
-        for path in self._root.glob("*/*"):
-            blob = path.parent.name + path.name
-            if not is_named(blob):
-                count += _delete_leftover(path, blob, is_named)
+        for directory in self._root.glob("*"):
+            found = {directory.name + path.name for path in directory.iterdir()}
+            for blob in found - named(directory.name):
+                count += _delete_leftover(self.path(blob), blob, named)
         return count
 
 
@@ -142,7 +142,7 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _delete_leftover(path: Path, blob: str, is_named: Callable[[str], bool]) -> bool:
+def _delete_leftover(path: Path, blob: str, named: Callable[[str], set[str]]) -> bool:
     """Delete `path` unless somebody is making it, or it was named since it was looked at."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -150,7 +150,7 @@ def _delete_leftover(path: Path, blob: str, is_named: Callable[[str], bool]) -> 
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if is_named(blob):
+        if named(blob):
             return False
         path.unlink(missing_ok=True)
         return True

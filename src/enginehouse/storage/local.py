@@ -61,7 +61,7 @@ class LocalObjectStore:
         self._objects = ObjectTable(self._index, self._blobs, clock)
         self._uploads = UploadSessions(self._index, self._blobs, clock, self._objects)
         self._uploads.expire()
-        self._blobs.collect(self._names_blob)
+        self._blobs.collect(self._named_blobs)
 
     def close(self) -> None:
         self._index.close()
@@ -377,6 +377,6 @@ class LocalObjectStore:
             pass
         return None
 
-    def _names_blob(self, blob: str) -> bool:
+    def _named_blobs(self, prefix: str) -> set[str]:
         with self._index.read() as rows:
-            return rows.names_blob(blob)
+            return rows.blobs(prefix)

@@ -44,12 +44,14 @@ class Rows:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
 
-    def names_blob(self, blob: str) -> bool:
-        """Whether an object or an unfinished upload has this blob."""
+    def blobs(self, prefix: str) -> set[str]:
+        """The blobs of objects and unfinished uploads that begin with `prefix`."""
         query = (
-            "SELECT 1 FROM objects WHERE blob = ? UNION ALL SELECT 1 FROM uploads WHERE blob = ? AND result IS NULL"
+            "SELECT blob FROM objects WHERE blob >= :first AND blob < :end UNION ALL"
+            " SELECT blob FROM uploads WHERE blob >= :first AND blob < :end AND result IS NULL"
         )
-        return self.connection.execute(query, (blob, blob)).fetchone() is not None
+        end = prefix + "g"  # blobs are hexadecimal
+        return {row[0] for row in self.connection.execute(query, {"first": prefix, "end": end})}
 
     def next_generation(self, now_ns: int) -> int:
         """The time in microseconds, or one more than the last generation where the clock stood or went back."""

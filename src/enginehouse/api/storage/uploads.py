@@ -130,8 +130,7 @@ async def _begin_resumable(call: Call) -> Response:
         expected=_combined(digests(resource), _header_digests(call)),
         size_bytes=None if size is None else parse_int64(size, "X-Upload-Content-Length"),
     )
-    path = call.request.scope["raw_path"].decode("ascii")
-    name = quote(status.name, safe="")
+    path, name = quote(call.request.scope["path"]), quote(status.name, safe="")
     location = f"{call.base_url}{path}?uploadType=resumable&name={name}&upload_id={status.upload_id}"
     return Response(headers={"Location": location, "X-GUploader-UploadID": status.upload_id})
 
