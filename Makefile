@@ -30,7 +30,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	@! grep -qs importlinter pyproject.toml .importlinter || $(BIN)/lint-imports
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python tools/generate_docs.py

@@ -117,7 +117,7 @@ def stop(settings: Settings, *, timeout_s: float) -> EngineFile:
         )
     process.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + timeout_s
-    while is_locked(settings.lock_path) or process.is_running():
+    while is_locked(settings.lock_path) or _is_alive(process):
         if time.monotonic() >= deadline:
             raise DeadlineExceeded(f"The engine (pid {engine.pid}) is still stopping after {timeout_s:g} s.")
         time.sleep(_POLL_S)
@@ -131,3 +131,11 @@ def _holder(pid: int, lock: Path) -> psutil.Process | None:
         return process if any(Path(each.path) == lock.resolve() for each in process.open_files()) else None
     except psutil.Error:
         return None
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """Whether it still runs; one that only waits to be collected by its parent does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
