@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enginehouse.core.errors import InvalidArgument
-from enginehouse.core.filters import lookup_in, parse_filter
+from enginehouse.core.filters import ExactText, lookup_in, parse_filter
 
 JOB = {
     "jobId": "census_1",
@@ -81,3 +81,26 @@ def test_nothing_breaks_the_parser(text: str) -> None:
 def test_quoted_text_is_found_again(text: str) -> None:
     quoted = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
     assert parse_filter(f"field={quoted}").matches(lookup_in({"field": text}))
+
+
+def test_a_filter_tells_where_to_look() -> None:
+    parsed = parse_filter(
+        '(resource.type="ml_job" OR resource.type="cloudml_job") AND resource.labels.job_id="j1" '
+        'AND timestamp>="2026-01-01T00:00:00Z" AND (labels.a="1" OR severity="ERROR")'
+    )
+    assert parsed.values == {
+        "resource.type": {"ml_job", "cloudml_job"},
+        "resource.labels.job_id": {"j1"},
+    }
+    assert parsed.since_ns == 1_767_225_600_000_000_000
+    assert parse_filter('job="a" OR x="b"').values == {}
+    assert parse_filter('NOT job="a"').values == {}
+    assert parse_filter("job:a*").values == {}
+    either = parse_filter('timestamp>"2026-01-01T00:00:00Z" OR (timestamp="2025-01-01T00:00:00Z" AND insertId>"1")')
+    assert either.since_ns == 0
+
+
+def test_ids_compare_as_text() -> None:
+    found = lookup_in({"insertId": ExactText("00000012e5")})
+    assert parse_filter('insertId>"00000012e4"').matches(found)
+    assert not parse_filter('insertId>"0000000001"').matches(lookup_in({"insertId": ExactText("00000000.1")}))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import translate
 from typing import Any
 
@@ -39,40 +39,76 @@ _TOKEN = re.compile(
 _COMPARISONS = frozenset({":", "=", "!=", "<", "<=", ">", ">=", "=~", "!~"})
 
 
-class Filter:
-    """A parsed filter. Immutable, so free to share."""
+class ExactText(str):
+    """A field that compares as plain text, whatever it looks like (an id such as `12e5`)."""
 
-    def __init__(self, matches: Callable[[Lookup], bool]) -> None:
-        self._matches = matches
+
+@dataclass(frozen=True)
+class Filter:
+    """A parsed filter. Immutable, so free to share.
+
+    Attributes:
+        test: the whole filter as a function.
+        values: path → the only values that a passing item may have there, for paths where the filter says so. Lets a
+            caller look only where something can be found.
+        since_ns: no item with an earlier `timestamp` passes.
+    """
+
+    test: Callable[[Lookup], bool]
+    values: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    since_ns: int = 0
 
     def matches(self, lookup: Lookup) -> bool:
         """Whether the item behind `lookup` passes."""
-        return self._matches(lookup)
+        return self.test(lookup)
+
+
+def _all_of(parts: Sequence[Filter]) -> Filter:
+    if len(parts) == 1:
+        return parts[0]
+    values: dict[str, frozenset[str]] = {}
+    for part in parts:
+        for path, allowed in part.values.items():
+            values[path] = values[path] & allowed if path in values else allowed
+    return Filter(
+        lambda lookup: all(part.test(lookup) for part in parts), values, max(part.since_ns for part in parts)
+    )
+
+
+def _any_of_filters(parts: Sequence[Filter]) -> Filter:
+    if len(parts) == 1:
+        return parts[0]
+    shared = set.intersection(*(set(part.values) for part in parts))
+    values = {path: frozenset().union(*(part.values[path] for part in parts)) for path in shared}
+    return Filter(
+        lambda lookup: any(part.test(lookup) for part in parts), values, min(part.since_ns for part in parts)
+    )
 
 
 EVERYTHING = Filter(lambda _lookup: True)
 
 
-def parse_filter(text: str, *, field: str = "filter") -> Filter:
+def parse_filter(text: str, *, field_path: str = "filter") -> Filter:
     """Read a filter; blank text lets everything pass.
 
     Raises:
-        InvalidArgument: naming `field`, and the place where the text stops making sense.
+        InvalidArgument: naming `field_path`, and the place where the text stops making sense.
     """
     if len(text) > MAX_LENGTH:
-        raise InvalidArgument(f"A filter has at most {MAX_LENGTH} characters.", field=field)
+        raise InvalidArgument(f"A filter has at most {MAX_LENGTH} characters.", field=field_path)
     try:
         tokens = list(_tokenize(text))
         if not tokens:
             return EVERYTHING
         parser = _Parser(tokens)
-        matches = parser.expression(0)
+        parsed = parser.expression(0)
         parser.expect_end()
     except _Unparsable as error:
         raise InvalidArgument(
-            f'The filter can\'t be read: {error}. Write, for example: jobId:census* AND state="FAILED"', field=field
+            f'The filter can\'t be read: {error}. Write, for example: jobId:census* AND state="FAILED"',
+            field=field_path,
         ) from None
-    return Filter(matches)
+    return parsed
 
 
 def lookup_in(value: Mapping[str, Any]) -> Lookup:
@@ -122,31 +158,31 @@ class _Parser:
         self._tokens = tokens
         self._next = 0
 
-    def expression(self, depth: int) -> Callable[[Lookup], bool]:
+    def expression(self, depth: int) -> Filter:
         if depth > _MAX_DEPTH:
             raise _Unparsable("it is nested too deeply")
         choices = [self._conjunction(depth)]
         while self._take_word("OR"):
             choices.append(self._conjunction(depth))
-        return choices[0] if len(choices) == 1 else lambda lookup: any(choice(lookup) for choice in choices)
+        return _any_of_filters(choices)
 
     def expect_end(self) -> None:
         if self._next < len(self._tokens):
             raise _Unparsable(f"at {self._tokens[self._next].text!r}")
 
-    def _conjunction(self, depth: int) -> Callable[[Lookup], bool]:
+    def _conjunction(self, depth: int) -> Filter:
         parts = [self._term(depth)]
         while self._next < len(self._tokens):
             if self._peek_word("OR") or self._peek_operator(")"):
                 break
             self._take_word("AND")
             parts.append(self._term(depth))
-        return parts[0] if len(parts) == 1 else lambda lookup: all(part(lookup) for part in parts)
+        return _all_of(parts)
 
-    def _term(self, depth: int) -> Callable[[Lookup], bool]:
+    def _term(self, depth: int) -> Filter:
         if self._take_word("NOT") or self._take("minus"):
             negated = self._term(depth + 1) if depth < _MAX_DEPTH else self.expression(depth + 1)
-            return lambda lookup: not negated(lookup)
+            return Filter(lambda lookup: not negated.test(lookup))
         if self._take_operator("("):
             inner = self.expression(depth + 1)
             if not self._take_operator(")"):
@@ -154,18 +190,18 @@ class _Parser:
             return inner
         return self._comparison(depth)
 
-    def _comparison(self, depth: int) -> Callable[[Lookup], bool]:
+    def _comparison(self, depth: int) -> Filter:
         path = self._value_token()
         operator = self._tokens[self._next] if self._next < len(self._tokens) else None
         if operator is None or operator.kind != "operator" or operator.text not in _COMPARISONS:
             raise _Unparsable(f"after {path.text!r} comes no comparison")
         self._next += 1
         if self._take_operator("("):
-            return self._value_list(path.text, operator.text, depth)
+            return self._value_list(path.text, operator.text)
         wanted = self._value_token()
         return _comparison(path.text, operator.text, wanted.text)
 
-    def _value_list(self, path: str, operator: str, depth: int) -> Callable[[Lookup], bool]:
+    def _value_list(self, path: str, operator: str) -> Filter:
         choices = [_comparison(path, operator, self._value_token().text)]
         joined_by = ""
         while not self._take_operator(")"):
@@ -174,8 +210,7 @@ class _Parser:
                 raise _Unparsable("values in parentheses are joined by OR or by AND")
             joined_by = word
             choices.append(_comparison(path, operator, self._value_token().text))
-        combine = all if joined_by == "AND" else any
-        return lambda lookup: combine(choice(lookup) for choice in choices)
+        return _all_of(choices) if joined_by == "AND" else _any_of_filters(choices)
 
     def _value_token(self) -> _Token:
         if self._next < len(self._tokens) and self._tokens[self._next].kind in ("word", "quoted"):
@@ -215,7 +250,19 @@ class _Parser:
         return False
 
 
-def _comparison(path: str, operator: str, wanted: str) -> Callable[[Lookup], bool]:
+def _comparison(path: str, operator: str, wanted: str) -> Filter:
+    test = _comparison_test(path, operator, wanted)
+    if operator in (":", "=") and "*" not in wanted:
+        return Filter(test, {path: frozenset({wanted})})
+    if operator in (">", ">=") and path == "timestamp":
+        try:
+            return Filter(test, since_ns=parse_time_ns(wanted))
+        except ValueError:
+            pass
+    return Filter(test)
+
+
+def _comparison_test(path: str, operator: str, wanted: str) -> Callable[[Lookup], bool]:
     match operator:
         case ":":
             has = _has(wanted)
@@ -261,7 +308,7 @@ def _equal(found: Any, wanted: str) -> bool:
 
 
 def _ordered(found: Any, operator: str, wanted: str) -> bool:
-    left, right = _comparable(_text(found), wanted)
+    left, right = (str(found), wanted) if isinstance(found, ExactText) else _comparable(_text(found), wanted)
     match operator:
         case "=":
             return bool(left == right)

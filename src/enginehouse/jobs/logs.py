@@ -41,6 +41,10 @@ class ServiceLogStream:
         ]
         return records, found[-1].event_id if found else offset
 
+    def seek(self, timestamp_ns: int) -> int:
+        """The service says little: reading it from its start costs nothing."""
+        return 0
+
 
 def job_log(store: MetadataStore, jobs_dir: Path, name: JobName) -> JobLog:
     """The whole log of a job, live.

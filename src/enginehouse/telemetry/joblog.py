@@ -34,6 +34,10 @@ class LogStream(Protocol):
         """Up to `limit` records from `offset` on, and the offset to go on from."""
         ...
 
+    def seek(self, timestamp_ns: int) -> int:
+        """An offset from which on all records of `timestamp_ns` and later are read, maybe some earlier ones too."""
+        ...
+
 
 class JobLog:
     """The merged streams of one job.
@@ -50,6 +54,10 @@ class JobLog:
 
     def __init__(self, streams: Sequence[LogStream]) -> None:
         self._streams = streams
+
+    def cursor_at(self, timestamp_ns: int) -> str:
+        """A cursor that gives all records of `timestamp_ns` and later, and maybe some earlier ones first."""
+        return _make_cursor({stream.name: stream.seek(timestamp_ns) for stream in self._streams})
 
     def read(self, cursor: str = "", limit: int = 1000) -> tuple[list[LogRecord], str]:
         """The next records.

@@ -29,6 +29,7 @@ SEVERITIES = ("DEFAULT", "DEBUG", "INFO", "NOTICE", "WARNING", "ERROR", "CRITICA
 """google.logging.type.LogSeverity, in rising order."""
 
 _READ_BYTES = 128 * 1024
+_SEEK_BYTES = 64 * 1024  # read through rather than halved further
 _TAIL_BYTES = 8 * 1024 * 1024  # holds the longest line that a writer makes (six bytes for each control character)
 
 
@@ -166,6 +167,28 @@ class SegmentStream:
                     if len(records) == limit:
                         break
         return records, offset
+
+    def seek(self, timestamp_ns: int) -> int:
+        """An offset from which on all records of `timestamp_ns` and later are read, and few earlier ones."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return 0
+        with contextlib.closing(os.fdopen(descriptor, "rb")) as file:
+            low, high = 0, os.fstat(descriptor).st_size
+            while high - low > _SEEK_BYTES:
+                middle = (low + high) // 2
+                file.seek(middle)
+                file.readline()  # the rest of a line
+                start = file.tell()
+                record = self._decode(file.readline(), start)
+                if record is None or start >= high:
+                    break  # a torn line, or one that fills what is left: read from `low`
+                if record.timestamp_ns < timestamp_ns:
+                    low = start
+                else:
+                    high = middle
+        return low
 
     def _decode(self, line: bytes, offset: int) -> LogRecord | None:
         try:
