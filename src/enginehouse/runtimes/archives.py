@@ -7,10 +7,11 @@ no such thing (`..`, absolute names, links, devices) makes the whole archive una
 from __future__ import annotations
 
 import hashlib
+import importlib
+import io
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,8 @@ from pathlib import Path, PurePosixPath
 from enginehouse.runtimes.errors import PackageError
 
 MAX_UNPACKED_BYTES = 2 * 1024**3
+
+_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\0": "lzma"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,9 @@ def read_archive(path: Path) -> dict[str, Member]:
         return dict(_tar_members(path))
     except FileNotFoundError:
         raise PackageError(f"The package {path.name} is not there.") from None
-    except (OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+    except PackageError:
+        raise
+    except Exception as error:  # damage makes tarfile, zipfile and the compressions raise nearly anything
         raise PackageError(
             f"The package {path.name} can't be read: {error}. It should be a wheel (.whl) or a source distribution "
             "(.tar.gz) made by setuptools."
@@ -88,18 +93,31 @@ def _zip_members(path: Path) -> Iterator[tuple[str, Member]]:
 
 
 def _tar_members(path: Path) -> Iterator[tuple[str, Member]]:
-    with tarfile.open(path) as archive:
-        budget = _Budget(path)
+    # Unpacked whole first: only so the compression's checksum is looked at.
+    data = _decompress(path)
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
         for info in archive:
             if info.isdir():
                 continue
             if not info.isreg():
                 kind = "link" if info.islnk() or info.issym() else "device"
                 raise PackageError(f"The package {path.name} holds the {kind} {info.name!r}, which is not allowed.")
-            budget.take(info.size)
             file = archive.extractfile(info)
             assert file is not None  # only links and directories have none
             yield _safe_name(info.name, path), Member(file.read(), bool(info.mode & 0o100))
+        if data[archive.offset : archive.offset + tarfile.BLOCKSIZE].strip(b"\0"):
+            raise tarfile.ReadError("it is damaged after its first files")  # tarfile takes that for the end
+
+
+def _decompress(path: Path) -> bytes:
+    with path.open("rb") as file:
+        magic = file.read(6)
+    # Which compressions there are depends on how the host's Python was built, so each is asked for only when needed.
+    module = next((name for start, name in _COMPRESSIONS.items() if magic.startswith(start)), "io")
+    with importlib.import_module(module).open(path, "rb") as stream:
+        data: bytes = stream.read(MAX_UNPACKED_BYTES + 1)
+    _Budget(path).take(len(data))
+    return data
 
 
 class _Budget:

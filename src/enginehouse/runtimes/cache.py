@@ -80,7 +80,7 @@ class RuntimeCache:
         directory = self._root / self.key(resolution)
         try:
             marker = json.loads((directory / MARKER_FILE).read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         if not (directory / "bin" / "python").exists():  # its base interpreter is gone
             return None

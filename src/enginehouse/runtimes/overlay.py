@@ -111,7 +111,7 @@ class _Overlay:
 
     def _run_uv(self, *arguments: str | Path, doing: str, on: Package) -> None:
         """Run uv for one package in the runtime's Python; what it says on failure is about the package."""
-        python = ("--quiet", "--python", self._environment.python)
+        python = ("--python", self._environment.python)
         self._uv.run(
             *arguments,
             *python,

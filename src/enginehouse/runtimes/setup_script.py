@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ def copyable_files(members: Mapping[str, Member]) -> Copyable | None:
         _check_configuration(members)
         arguments = _setup_arguments(members)
         return _plan(arguments, members)
-    except (_NotPlainError, SyntaxError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
+    except Exception:  # whatever is odd about these files, the build will say it better
         return None
 
 
@@ -156,7 +157,7 @@ class _Script:
                             self._functions[alias.asname or alias.name] = alias.name
                 case ast.Expr(ast.Constant()):
                     pass
-                case ast.Assign([ast.Name(name)], value):
+                case ast.Assign([ast.Name(name)], value) if name not in self._functions:
                     self._variables[name] = self._evaluate(value)
                 case ast.If(test, body, []) if self._is_main(test):
                     self.run(body)
@@ -246,7 +247,7 @@ def _plan(arguments: Mapping[str, Any], members: Mapping[str, Member]) -> Copyab
             chosen |= {name for name in inside if _matches(name.split("/"), pattern.split("/"))}
         files.update({f"{folder}/{name}": members[f"{base}{folder}/{name}"] for name in chosen})
     if arguments.get("include_package_data"):
-        files.update(_listed_data(base, set(folders), members))
+        files.update(_listed_data(_text(arguments.get("name")), base, set(folders), members))
     return Copyable(
         name=_text(arguments.get("name")),
         version=_text(arguments.get("version")),
@@ -282,20 +283,16 @@ def _matches(name: Sequence[str], pattern: Sequence[str]) -> bool:
     return fnmatchcase(name[0], pattern[0]) and _matches(name[1:], pattern[1:])
 
 
-def _listed_data(base: str, folders: set[str], members: Mapping[str, Member]) -> dict[str, Member]:
+def _listed_data(name: str, base: str, folders: set[str], members: Mapping[str, Member]) -> dict[str, Member]:
     """The files of SOURCES.txt that lie in a package or below one: what include_package_data means in an sdist."""
-    listing = next(
-        (name for name in members if name.endswith(".egg-info/SOURCES.txt") and name.count("/") == 1), None
-    )
-    if listing is None:
-        raise _NotPlainError
+    listing = members[re.sub(r"[^A-Za-z0-9.]+", "_", name) + ".egg-info/SOURCES.txt"]
     data: dict[str, Member] = {}
-    for name in members[listing].data.decode().splitlines():
-        inner = name[len(base) :]
+    for file in listing.data.decode().splitlines():
+        inner = file[len(base) :]
         parts = inner.split("/")
         inside = any("/".join(parts[:count]) in folders for count in range(1, len(parts)))
-        if name.startswith(base) and inside and name in members:
-            data[inner] = members[name]
+        if file.startswith(base) and inside and file in members:
+            data[inner] = members[file]
     return data
 
 

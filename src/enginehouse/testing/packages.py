@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tarfile
-import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,12 +23,14 @@ def make_sdist(
     version: str = "0.1",
     requires: Sequence[str] = (),
     setup: str | None = None,
+    mtime: int = 0,
 ) -> Path:
     """A source distribution as setuptools makes one.
 
     Args:
         files: content by path, such as `trainer/task.py`; `trainer/__init__.py` is added where it lacks.
         setup: the text of setup.py; a plain one by default.
+        mtime: time stamp of the members, in seconds since the epoch.
     """
     script = SETUP_SCRIPT.format(name=name, version=version, requires=list(requires)) if setup is None else setup
     egg = f"{name}.egg-info"
@@ -46,7 +47,7 @@ def make_sdist(
         for member, content in members.items():
             data = content.encode() if isinstance(content, str) else content
             info = tarfile.TarInfo(f"{name}-{version}/{member}")
-            info.size, info.mtime = len(data), int(time.time())
+            info.size, info.mtime = len(data), mtime
             archive.addfile(info, io.BytesIO(data))
     return path
 
