@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 recursive_option = click.option("-r", "-R", "--recursive", is_flag=True, help="Take folders with all below them.")
 threads_option = click.option(
-    "--threads", type=click.IntRange(1, 64), default=8, show_default=True, help="How many files at the same time."
+    "--threads",
+    type=click.IntRange(1, 64),
+    default=8,
+    metavar="N",
+    help="How many files at the same time: 1 to 64 (default: 8).",
 )
 
 
