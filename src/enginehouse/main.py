@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from enginehouse.api.engine import EngineApi
 from enginehouse.api.http import on_http_exception
+from enginehouse.api.logging import LoggingApi
 from enginehouse.api.ml_v1 import MlApi
 from enginehouse.api.ml_v1.iam import IamApi
 from enginehouse.api.ml_v1.places import place_routes
@@ -36,6 +37,7 @@ from enginehouse.core.files import FileLock, atomic_write_json, read_json
 from enginehouse.core.settings import Settings
 from enginehouse.core.units import format_time
 from enginehouse.iam.service import PolicyService
+from enginehouse.jobs.entries import LogEntries
 from enginehouse.jobs.logs import job_log
 from enginehouse.jobs.reconciler import JobReconciler
 from enginehouse.jobs.service import JobService
@@ -172,6 +174,7 @@ class Engine:
         ml_routes = [
             *IamApi(PolicyService(store), settings.max_body_bytes).routes(),
             *place_routes(),
+            *LoggingApi(LogEntries(store, settings.jobs_dir, clock), settings.max_body_bytes).routes(),
             *MlApi(jobs, registry, settings.max_body_bytes).routes(),
         ]
 

@@ -39,8 +39,19 @@ _TOKEN = re.compile(
 _COMPARISONS = frozenset({":", "=", "!=", "<", "<=", ">", ">=", "=~", "!~"})
 
 
-class ExactText(str):
+class OwnOrder:
+    """Mix-in for a field's value that says itself how it compares."""
+
+    def sides(self, wanted: str) -> tuple[Any, Any]:
+        """What to compare instead of the field and the filter's text."""
+        raise NotImplementedError
+
+
+class ExactText(OwnOrder, str):
     """A field that compares as plain text, whatever it looks like (an id such as `12e5`)."""
+
+    def sides(self, wanted: str) -> tuple[str, str]:
+        return str(self), wanted
 
 
 @dataclass(frozen=True)
@@ -308,7 +319,7 @@ def _equal(found: Any, wanted: str) -> bool:
 
 
 def _ordered(found: Any, operator: str, wanted: str) -> bool:
-    left, right = (str(found), wanted) if isinstance(found, ExactText) else _comparable(_text(found), wanted)
+    left, right = found.sides(wanted) if isinstance(found, OwnOrder) else _comparable(_text(found), wanted)
     match operator:
         case "=":
             return bool(left == right)

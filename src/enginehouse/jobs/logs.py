@@ -12,7 +12,7 @@ from enginehouse.jobs.plan import Plan
 from enginehouse.jobs.reconciler import replica_directory
 from enginehouse.metadata.base import EventStore, MetadataStore
 from enginehouse.replica.spec import LOG_FILE
-from enginehouse.telemetry.joblog import JobLog
+from enginehouse.telemetry.joblog import JobLog, LogStream
 from enginehouse.telemetry.segments import LogRecord, SegmentStream
 
 SERVICE_TASK = "service"
@@ -46,8 +46,8 @@ class ServiceLogStream:
         return 0
 
 
-def job_log(store: MetadataStore, jobs_dir: Path, name: JobName) -> JobLog:
-    """The whole log of a job, live.
+def job_streams(store: MetadataStore, jobs_dir: Path, name: JobName) -> list[LogStream]:
+    """Everything that says something about a job: the service, its replicas, and what programs wrote by the logs API.
 
     Raises:
         NotFound: no such job.
@@ -57,4 +57,19 @@ def job_log(store: MetadataStore, jobs_dir: Path, name: JobName) -> JobLog:
         SegmentStream(replica_directory(jobs_dir, name, replica.task_name) / LOG_FILE, replica.task_name)
         for replica in plan.replicas
     ]
-    return JobLog([ServiceLogStream(store, name), *segments])
+    written = SegmentStream(written_log_path(jobs_dir, name), "", name="written")
+    return [ServiceLogStream(store, name), *segments, written]
+
+
+def written_log_path(jobs_dir: Path, name: JobName) -> Path:
+    """Where entries lie that programs write by the logs API."""
+    return jobs_dir / name.project / name.job_id / "written.jsonl"
+
+
+def job_log(store: MetadataStore, jobs_dir: Path, name: JobName) -> JobLog:
+    """The whole log of a job, live.
+
+    Raises:
+        NotFound: no such job.
+    """
+    return JobLog(job_streams(store, jobs_dir, name))
