@@ -160,7 +160,8 @@ class Deployer:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         uri = ObjectUri.parse(version.request["deploymentUri"])
-        if not self._storage.export(uri.bucket, directory_prefix(uri), partial):
+        # Copies, no links: what a model does to its files must not reach the bucket.
+        if not self._storage.export(uri.bucket, directory_prefix(uri), partial, link=False):
             raise FailedPrecondition(f"The files below {uri} are gone.", field="version.deployment_uri")
         partial.rename(target)
 
