@@ -1,6 +1,6 @@
 """Methods about the service itself: locations, getConfig, and what this release has no part for yet.
 
-A method without a part answers FAILED_PRECONDITION: clients take it as final, where they would repeat a 501 five times.
+A method without a part answers FAILED_PRECONDITION: clients take it as final; a 501 they would repeat five times.
 """
 
 from __future__ import annotations
