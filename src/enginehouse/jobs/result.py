@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from dataclasses import dataclass
 
@@ -50,10 +51,10 @@ def judge(job_id: str, replica: ReplicaPlan, outcome: Outcome) -> Result:
 
 
 def consumed_ml_units(start_time_ns: int | None, end_time_ns: int) -> float:
-    """Machine hours between start and end as training units, to the hundredth; 0 when it never ran."""
+    """Machine hours between start and end as training units, begun hundredths counted; 0 when it never ran."""
     if start_time_ns is None:
         return 0.0
-    return round((end_time_ns - start_time_ns) / 3.6e12 * _ML_UNITS_PER_HOUR, 2)
+    return math.ceil(max(1, end_time_ns - start_time_ns) / 3.6e12 * _ML_UNITS_PER_HOUR * 100) / 100
 
 
 def _signal_name(number: int) -> str:

@@ -6,6 +6,7 @@ they run in threads.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,13 +19,16 @@ from enginehouse.api.http import endpoint, in_thread, list_query_of, message_res
 from enginehouse.core.names import JobName, ModelName, OperationName, VersionName
 from enginehouse.jobs.service import JobService
 from enginehouse.registry.service import RegistryService
-from enginehouse.schemas.ml_v1 import Empty, Job, Model, Version
+from enginehouse.schemas.ml_v1 import Empty, Job, Model, Operation, Version
 
 _PROJECT = "/v1/projects/{project}"
 _JOB = _PROJECT + "/jobs/{job}"
 _MODEL = _PROJECT + "/models/{model}"
 _VERSION = _MODEL + "/versions/{version}"
 _OPERATION = _PROJECT + "/operations/{operation}"
+
+_SETTLE_S = 5.0
+_SETTLE_POLL_S = 0.05
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -110,7 +114,17 @@ class MlApi:
 
     async def _create_version(self, request: Request) -> Response:
         version = await read_message(request, Version, max_bytes=self.max_body_bytes)
-        return await self._answer(request, self.registry.create_version, _model_name(request), version)
+        operation = await in_thread(self.registry.create_version, _model_name(request), version)
+        return message_response(request, await self._settled(operation))
+
+    async def _settled(self, operation: Operation) -> Operation:
+        """The operation when it is done or after some seconds: gcloud would look again only five seconds later."""
+        name = OperationName(*operation.name.split("/")[1::2])
+        deadline = asyncio.get_running_loop().time() + _SETTLE_S
+        while not operation.done and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(_SETTLE_POLL_S)
+            operation = await in_thread(self.registry.get_operation, name)
+        return operation
 
     async def _list_versions(self, request: Request) -> Response:
         return await self._answer(
