@@ -106,19 +106,17 @@ class EngineApi:
         return json_response(request, {"runtimes": await in_thread(self._list_runtimes)})
 
     def _list_runtimes(self) -> list[dict[str, Any]]:
-        listed = []
-        for runtime in self.catalogue.runtimes():
-            listed.append(
-                {
-                    "name": runtime.name,
-                    "aliases": list(runtime.aliases),
-                    "frameworks": runtime.frameworks,
-                    "pythonVersions": list(runtime.python_versions),
-                    "description": runtime.description,
-                    "built": self._is_built(runtime.name),
-                }
-            )
-        return listed
+        return [
+            {
+                "name": runtime.name,
+                "aliases": list(runtime.aliases),
+                "frameworks": runtime.frameworks,
+                "pythonVersions": list(runtime.python_versions),
+                "description": runtime.description,
+                "built": self._is_built(runtime.name),
+            }
+            for runtime in self.catalogue.runtimes()
+        ]
 
     def _is_built(self, runtime_version: str) -> bool:
         try:
