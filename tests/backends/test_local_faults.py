@@ -56,6 +56,29 @@ def test_killed_runner_takes_all_with_it(backend: LocalBackend, replicas: Replic
     assert leftovers(directory) == []
 
 
+def test_main_process_dies_with_its_runner_without_any_engine(
+    backend: LocalBackend, replicas: ReplicaFactory, directory: Path
+) -> None:
+    backend.launch(directory, replicas.spec("import os, time\nprint('pid', os.getpid())\ntime.sleep(600)"))
+    wait_for_line(directory, "pid ")
+    pid = int(next(line for line in messages(directory) if line.startswith("pid "))[4:])
+    os.kill(runner_pid(directory), signal.SIGKILL)
+    wait_until(lambda: (info := process_info(pid)) is None or not info.alive, what="the end of the main process")
+
+
+@pytest.mark.parametrize("version", ["3.12", "3.13"])
+def test_runner_on_another_python(replicas: ReplicaFactory, directory: Path, version: str) -> None:
+    found = sorted((Path.home() / ".pyenv/versions").glob(f"{version}.*/bin/python{version}"))
+    if not found:
+        pytest.skip(f"Python {version} is not among pyenv's versions on this host")
+    backend = LocalBackend(python=found[-1])
+    backend.launch(directory, replicas.spec("import sys\nprint(sys.version_info[:2])\nraise SystemExit(4)"))
+    outcome = wait_for_end(backend, directory).outcome
+    assert outcome is not None and (outcome.reason, outcome.exit_code) == ("exited", 4)
+    assert f"(3, {version[2:]})" in messages(directory)
+    assert (directory / names.RUNNER_LOG_FILE).read_text() == ""
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_runner_killed_at_any_moment(
     backend: LocalBackend, replicas: ReplicaFactory, directory: Path, tmp_path: Path, seed: int

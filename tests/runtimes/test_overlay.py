@@ -167,6 +167,15 @@ def test_what_the_runtime_has_is_not_installed_again(
         cache.ensure_overlay(environment, [old], said.append)
 
 
+def test_dependency_replaces_a_package_that_was_given(
+    ensure: Ensure, light: Environment, tmp_path: Path, index: Path
+) -> None:
+    make_wheel(index, {"helper.py": "V = 2"}, name="helper", version="2.0")
+    given = make_sdist(tmp_path, {"helper/__init__.py": "V = 1"}, name="helper", version="1.0")
+    trainer = make_wheel(tmp_path, {"trainer/task.py": "import helper; print(helper.V)"}, requires=["helper>=2"])
+    assert run(light, ensure(given, trainer), "-m", "trainer.task") == "2"
+
+
 def test_console_scripts_are_on_the_path(ensure: Ensure, light: Environment, tmp_path: Path) -> None:
     entry = "[console_scripts]\ntrain-it = trainer.task:main\n"
     wheel = make_wheel(tmp_path, {"trainer/task.py": "def main(): print('from a script')"}, entry_points=entry)

@@ -252,12 +252,20 @@ class UserProcess:
             return ""
         if code > 0:
             text = f"The module ended with exit status {code}."
-            return f"{text} {traceback.splitlines()[-1]}" if traceback else text
+            return f"{text} {exception_line(traceback)}" if traceback else text
         if code == -signal.SIGKILL and self._stopped is None:
             if out_of_memory_kills() > self._oom_kills:
                 return "The module ran out of memory and was killed (SIGKILL)."
             return "The module was killed (SIGKILL), which is what a host does when memory runs out."
         return f"The module was ended by signal {-code} ({signal_name(-code)})."
+
+
+def exception_line(traceback: str) -> str:
+    """The line of a traceback that names the exception: the first below the last frame that is not indented."""
+    lines = traceback.splitlines()
+    frames = [index for index, line in enumerate(lines) if line.startswith("  File ")]
+    below = lines[frames[-1] :] if frames else lines
+    return next((line for line in below if line[:1] not in (" ", "\t", "")), lines[-1] if lines else "")
 
 
 def signal_name(number: int) -> str:

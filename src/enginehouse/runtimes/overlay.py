@@ -89,7 +89,15 @@ class _Overlay:
             write_members(package.files, site)
         else:
             self._run_uv(
-                "pip", "install", "--no-deps", "--target", site, package.path, doing="Installing", on=package
+                "pip",
+                "install",
+                "--no-deps",
+                "--reinstall",
+                "--target",
+                site,
+                package.path,
+                doing="Installing",
+                on=package,
             )
         self._installed.append(package)
         self._progress(f"Successfully installed {package.name}-{package.version}")

@@ -115,6 +115,7 @@ def _source(path: Path, members: Mapping[str, Member], python_version: str) -> P
         )
         info = f"{re.sub(r'[-_.]+', '_', name)}-{version}.dist-info"
         files = {**copyable.files, f"{info}/METADATA": written, f"{info}/INSTALLER": Member(b"enginehouse\n")}
+        files[f"{info}/RECORD"] = Member("".join(f"{file},,\n" for file in [*files, f"{info}/RECORD"]).encode())
     return Package(
         path=path,
         name=normalise(name),

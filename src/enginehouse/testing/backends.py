@@ -111,14 +111,14 @@ class BackendContract:
     def test_failure_has_status_and_traceback(
         self, backend: Backend, replicas: ReplicaFactory, directory: Path
     ) -> None:
-        self._run(backend, directory, replicas.spec("def f():\n    raise ValueError('bad rate')\n\nf()\n"))
+        self._run(backend, directory, replicas.spec("def f():\n    raise ValueError('bad rate\\nof 3')\n\nf()\n"))
         outcome = backend.status(directory).outcome
         assert outcome is not None and not outcome.succeeded
         assert (outcome.reason, outcome.exit_code, outcome.signal) == ("exited", 1, None)
         assert outcome.traceback.startswith("Traceback (most recent call last):\n  File ")
-        assert outcome.traceback.endswith("ValueError: bad rate")
+        assert outcome.traceback.endswith("ValueError: bad rate\nof 3")
         assert "trainer/task.py" in outcome.traceback.splitlines()[1]
-        assert "ValueError: bad rate" in outcome.message
+        assert outcome.message == "The module ended with exit status 1. ValueError: bad rate"
 
     @pytest.mark.parametrize(
         ("code", "status"),
