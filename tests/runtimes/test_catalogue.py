@@ -6,10 +6,12 @@ import pytest
 import uv
 
 from enginehouse.core.errors import InvalidArgument
+from enginehouse.runtimes import catalogue as catalogue_module
 from enginehouse.runtimes.catalogue import Catalogue, Runtime
 from enginehouse.runtimes.interpreters import Interpreters
 from enginehouse.testing.replicas import LIGHT_RUNTIME
 
+BUILT_IN = Path(catalogue_module.__file__).parent / "catalogue"
 OWN = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
@@ -23,7 +25,7 @@ class FakeInterpreters(Interpreters):
 
 
 def with_pythons(*versions: str) -> Catalogue:
-    return Catalogue(Catalogue.load().runtimes(), FakeInterpreters(*versions))
+    return Catalogue(sorted(BUILT_IN.glob("*.toml")), FakeInterpreters(*versions))
 
 
 def test_one_runtime_for_each_framework() -> None:
@@ -94,11 +96,11 @@ def test_further_catalogue(tmp_path: Path, catalogue: Catalogue, monkeypatch: py
     assert mine.description == "mine" and mine.lock == tmp_path / "2.21.lock"
 
 
-@pytest.mark.parametrize("text", ["name =", 'name = "x"', 'surprise = 1\nname = "x"'])
+@pytest.mark.parametrize("text", ["name =", 'name = "x"', 'name = "bad"', 'surprise = 1\nname = "x"'])
 def test_file_that_is_no_runtime(tmp_path: Path, text: str) -> None:
     (tmp_path / "bad.toml").write_text(text)
     with pytest.raises(ValueError, match=r"bad\.toml does not describe a runtime"):
-        Catalogue.load(extra=tmp_path)
+        Catalogue.load(extra=tmp_path).runtimes()
 
 
 def test_finds_its_own_interpreter_and_none_that_is_not_there(tmp_path: Path, monkeypatch) -> None:

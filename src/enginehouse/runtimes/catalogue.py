@@ -63,8 +63,10 @@ class Runtime:
             value: dict[str, Any] = tomllib.loads(path.read_text())
             for name in ("aliases", "python_versions", "requirements"):
                 value[name] = tuple(value[name])
+            if value["name"] != path.stem:
+                raise ValueError(f"its name is {value['name']!r}")
             return cls(lock=path.with_suffix(".lock"), **value)
-        except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} does not describe a runtime: {error}") from error
 
 
@@ -78,36 +80,52 @@ class Resolution:
 
 
 class Catalogue:
-    """All runtimes by name."""
+    """All runtimes by name. Files are read when they are asked for: a runner needs one of many.
 
-    def __init__(self, runtimes: Sequence[Runtime], interpreters: Interpreters) -> None:
-        self._runtimes = {runtime.name: runtime for runtime in runtimes}
-        self._aliases = {alias: runtime.name for runtime in runtimes for alias in runtime.aliases}
+    Args:
+        paths: of the descriptions; of two with one name the later wins.
+        interpreters: finds the host's Pythons.
+    """
+
+    def __init__(self, paths: Sequence[Path], interpreters: Interpreters) -> None:
+        self._paths = {path.stem: path for path in paths}
+        self._read: dict[str, Runtime] = {}
         self._interpreters = interpreters
 
     @classmethod
     def load(cls, *, extra: Path | None = None, uv: Path | None = None) -> Catalogue:
-        """Read the built-in runtimes, then those of `extra`, which win.
+        """The built-in runtimes and those of `extra`, which win.
 
         Args:
             extra: by default the directory that ENGINEHOUSE_CATALOGUE_DIR names, if any.
             uv: helps to find interpreters that are not on PATH.
-
-        Raises:
-            ValueError: a file does not describe a runtime.
         """
         if extra is None and os.environ.get(EXTRA_DIRECTORY_VARIABLE):
             extra = Path(os.environ[EXTRA_DIRECTORY_VARIABLE])
         paths = sorted(_BUILT_IN.glob("*.toml")) + (sorted(extra.glob("*.toml")) if extra else [])
-        return cls([Runtime.read(path) for path in paths], Interpreters(uv))
+        return cls(paths, Interpreters(uv))
 
     def names(self) -> list[str]:
         """The names that users may write, without aliases."""
-        return list(self._runtimes)
+        return list(self._paths)
 
     def runtimes(self) -> list[Runtime]:
-        """All entries."""
-        return list(self._runtimes.values())
+        """All entries.
+
+        Raises:
+            ValueError: a file does not describe a runtime.
+        """
+        return [self._runtime(name) for name in self._paths]
+
+    def _runtime(self, name: str) -> Runtime:
+        if name not in self._read:
+            self._read[name] = Runtime.read(self._paths[name])
+        return self._read[name]
+
+    def _find(self, runtime_version: str) -> Runtime | None:
+        if runtime_version in self._paths:
+            return self._runtime(runtime_version)
+        return next((runtime for runtime in self.runtimes() if runtime_version in runtime.aliases), None)
 
     def resolve(
         self, runtime_version: str, python_version: str | None = None, *, field: str = "training_input"
@@ -121,11 +139,12 @@ class Catalogue:
 
         Raises:
             InvalidArgument: naming the wrong field and what there is instead.
+            ValueError: a file of the catalogue does not describe a runtime.
         """
-        runtime = self._runtimes.get(self._aliases.get(runtime_version, runtime_version))
+        runtime = self._find(runtime_version)
         if runtime is None:
             raise InvalidArgument(
-                f"There is no runtime version {runtime_version!r}. Known are: {', '.join(self._runtimes)}.",
+                f"There is no runtime version {runtime_version!r}. Known are: {', '.join(self._paths)}.",
                 field=f"{field}.runtime_version",
             )
         own = f"{sys.version_info[0]}.{sys.version_info[1]}"
