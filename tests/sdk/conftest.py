@@ -1,4 +1,4 @@
-"""A real storage API to speak to."""
+"""A real storage API to speak to: one server for all tests, an empty store for each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.types import Receive, Scope, Send
 
 from enginehouse.api.storage import storage_routes
 from enginehouse.core.clock import SystemClock
@@ -15,17 +18,32 @@ from enginehouse.storage.local import LocalObjectStore
 from enginehouse.testing.web import serving
 
 
+class Switch:
+    """Hands requests to the app of the test that runs."""
+
+    def __init__(self) -> None:
+        self.app = Starlette()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[tuple[Switch, str]]:
+    switch = Switch()
+    with serving([Mount("/", app=switch)]) as url:
+        yield switch, url
+
+
 @pytest.fixture
-def storage_url(tmp_path: Path) -> Iterator[str]:
+def storage(server: tuple[Switch, str], tmp_path: Path) -> Iterator[Storage]:
+    """A client of an empty store with the bucket `bkt`."""
+    switch, url = server
     store = LocalObjectStore(tmp_path / "objects", SystemClock())
-    with serving(storage_routes(store)) as url:
-        yield url
-    store.close()
-
-
-@pytest.fixture
-def storage(storage_url: str) -> Storage:
-    """A client with an empty bucket `bkt`."""
-    storage = Storage(Transport(lambda: storage_url), "p", sleep=lambda _: None)
+    switch.app = Starlette(routes=storage_routes(store))
+    transport = Transport(lambda: url)
+    storage = Storage(transport, "p", sleep=lambda _: None)
     storage.create_bucket("bkt")
-    return storage
+    yield storage
+    transport.close()
+    store.close()
