@@ -219,6 +219,7 @@ def test_uncaught_exception_is_one_record_without_our_frames(version: str, tmp_p
         ("import trainer.nothing", "nothing"),
         ("1 +", "SyntaxError: invalid syntax"),
         ("raise ImportError('old')", "ImportError: old"),
+        ("raise ValueError('odd')", "ValueError: odd"),
     ],
 )
 def test_failed_import_is_told_as_it_is(version: str, place: str, code: str, last: str, tmp_path: Path) -> None:

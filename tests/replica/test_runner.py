@@ -159,17 +159,12 @@ def test_stop_request_that_was_there_first(replicas: ReplicaFactory, directory: 
 
 
 def test_package_that_needs_the_network_tells_of_it(
-    replicas: ReplicaFactory, directory: Path, tmp_path: Path
+    replicas: ReplicaFactory, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheel = make_wheel(tmp_path, {"trainer/task.py": ""}, requires=["no-such-package-anywhere>=1"])
-    before = dict(os.environ)
-    os.environ["UV_DEFAULT_INDEX"] = "http://127.0.0.1:9/simple"
-    os.environ["UV_HTTP_RETRIES"] = "0"
-    try:
-        outcome = run(directory, replicas.spec(packages=[wheel]))
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    outcome = run(directory, replicas.spec(packages=[wheel]))
     assert outcome.reason == "environment_failed"
     assert "Installing what the packages need (no-such-package-anywhere>=1) failed" in outcome.message
     assert "The package index could not be reached" in outcome.message

@@ -208,8 +208,6 @@ def find_fault(module):
         if error.name not in names or type(error) is ImportError:  # it is there and fails by itself
             raise
         spec = None
-    except ValueError:
-        spec = None
     if spec is None:
         return "No module named %r." % module
     if spec.submodule_search_locations is not None and find_spec(module + ".__main__") is None:

@@ -36,7 +36,7 @@ _WRITE_ATTEMPTS = 50
 _WRITE_EVERY_S = 0.1
 _STOP_POLL_S = 0.5
 _TOOLS_POLL_S = 0.05
-_TOOLS_LIMIT_S = 2.0
+_TOOLS_LIMIT_S = 1.0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -96,7 +96,9 @@ class Runner:
             if isinstance(prepared, StopRequest):
                 return Outcome(self._stop_outcome(), message=prepared.reason)
             end = self._run_module(prepared)
-        except EnvironmentFailedError as error:
+        except (EnvironmentFailedError, OSError) as error:
+            if self._started_ns is not None:
+                raise
             self._log.say(str(error), "ERROR")
             return Outcome("environment_failed", message=str(error))
         return Outcome(
@@ -110,7 +112,6 @@ class Runner:
 
     def _prepare(self) -> Prepared | StopRequest:
         """Make the environment, unless a stop request comes first."""
-        self._set_phase("PREPARING")
         spec = self._spec
         self._log.say("Running task with arguments: " + _task_arguments(spec))
         self._log.say(f"Running module {spec.module}.")
@@ -147,8 +148,8 @@ class Runner:
         try:
             process.start()
         except OSError as error:
+            self._started_ns = None
             raise EnvironmentFailedError(f"The module could not be started: {error}") from error
-        self._set_phase("RUNNING")
         end = process.wait(ended=lambda: self._log.say("Module completed; cleaning up."))
         if end.exit_code != 0 and not end.stopped:
             self._log.say(end.message, "ERROR")
@@ -159,15 +160,14 @@ class Runner:
 
     def _mark_started(self) -> None:
         """From here on user code may have run; must survive a crash of the host."""
-        self._started_ns = self._clock.time_ns()
+        now_ns = self._clock.time_ns()
         descriptor = os.open(self._directory / names.STARTED_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        os.write(descriptor, b"%d\n" % self._started_ns)
-        os.fsync(descriptor)
-        os.close(descriptor)
-
-    def _set_phase(self, phase: str) -> None:
-        status = {"phase": phase, "running_since_ns": self._started_ns}
-        atomic_write_json(self._directory / names.STATUS_FILE, status)
+        try:
+            os.write(descriptor, b"%d\n" % now_ns)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self._started_ns = now_ns
 
     def _stop_request(self) -> StopRequest | None:
         """The request to stop, from the file; a signal alone is the host going down."""
@@ -233,7 +233,7 @@ def _kill_tools(worker: _Preparation) -> None:
         tools = descendants(os.getpid())
         signal_all((info.pid for info in tools), signal.SIGKILL)
         worker.join(_TOOLS_POLL_S)
-        if not tools and (worker.done or time.monotonic() > deadline - _TOOLS_LIMIT_S / 2):
+        if not tools and worker.done:
             return
 
 

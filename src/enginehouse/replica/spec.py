@@ -1,4 +1,4 @@
-"""What a replica is told and what it tells at the end: two JSON files in its directory, and the names of the others.
+"""What a replica is told and what it tells at the end: JSON files in its directory, and the names of the others.
 
 `jobs` makes a `ReplicaSpec`, a backend writes it down, the runner reads it; the runner writes an `Outcome`, the
 backend reads it.
@@ -6,8 +6,7 @@ backend reads it.
     spec.json     what to run                              written by the backend before the runner starts
     runner.lock   held by the runner for its whole life
     runner.json   {pid, create_time} of the runner         its first act
-    status.json   {phase, running_since_ns}
-    started       user code was begun; it never is twice
+    started       user code was begun, at this time in ns; it never is twice
     stop.json     {reason, grace_s}: asks the runner to end
     outcome.json  how it ended; once written, it stays
     log.jsonl     the log (telemetry.segments)
@@ -27,7 +26,6 @@ from typing import Any, Literal
 SPEC_FILE = "spec.json"
 LOCK_FILE = "runner.lock"
 RUNNER_FILE = "runner.json"
-STATUS_FILE = "status.json"
 STARTED_FILE = "started"
 STOP_FILE = "stop.json"
 OUTCOME_FILE = "outcome.json"

@@ -88,17 +88,8 @@ class _Overlay:
         if package.files is not None:
             write_members(package.files, site)
         else:
-            self._run_uv(
-                "pip",
-                "install",
-                "--no-deps",
-                "--reinstall",
-                "--target",
-                site,
-                package.path,
-                doing="Installing",
-                on=package,
-            )
+            install = ("pip", "install", "--no-deps", "--reinstall", "--target", site)
+            self._run_uv(*install, package.path, doing="Installing", on=package)
         self._installed.append(package)
         self._progress(f"Successfully installed {package.name}-{package.version}")
 

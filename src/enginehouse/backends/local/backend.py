@@ -68,8 +68,8 @@ class LocalBackend:
                 return ReplicaStatus(Phase.ABSENT)
         if outcome is not None:
             return ReplicaStatus(Phase.ENDED, outcome.started_ns, outcome)
-        status = read_json(directory / names.STATUS_FILE) or {"phase": Phase.PREPARING, "running_since_ns": None}
-        return ReplicaStatus(Phase(status["phase"]), status["running_since_ns"])
+        started_ns = _started_ns(directory)
+        return ReplicaStatus(Phase.PREPARING if started_ns is None else Phase.RUNNING, started_ns)
 
     def stop(self, directory: Path, *, reason: str, grace_s: float) -> None:
         """Leave a request and wake the runner; without a runner the outcome is written here."""
