@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -55,6 +56,8 @@ from enginehouse.storage.local import LocalObjectStore
 
 _log = logging.getLogger(__name__)
 
+_LOCK_ATTEMPTS = 10
+_LOCK_EVERY_S = 0.05
 _LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 _LOOPBACK_PEERS = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
 
@@ -80,6 +83,7 @@ class Engine:
         self.settings = settings
         self._clock = clock or SystemClock()
         self._server: uvicorn.Server | None = None
+        self._shutting_down = False
 
     def run(self) -> None:
         """Serve until `shut_down` is called.
@@ -91,7 +95,7 @@ class Engine:
         settings = self.settings
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(settings.lock_path)
-        if not lock.acquire(blocking=False):
+        if not _acquire(lock):
             raise FailedPrecondition(_taken_message(settings))
         try:
             listener = _listen(settings)
@@ -103,6 +107,7 @@ class Engine:
 
     def shut_down(self) -> None:
         """Let `run` end: requests under way are answered, jobs go on, model servers stop."""
+        self._shutting_down = True
         if self._server is not None:
             self._server.should_exit = True
 
@@ -119,6 +124,7 @@ class Engine:
             h11_max_incomplete_event_size=1 << 20,
         )
         self._server = uvicorn.Server(config)
+        self._server.should_exit = self._shutting_down
         # uvicorn would replay the signal after its shutdown and end the process with it; `serve` handles signals.
         self._server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
@@ -280,6 +286,15 @@ def _listen(settings: Settings) -> socket.socket:
             listener.listen(2048)
             return listener
     raise AssertionError("unreachable")
+
+
+def _acquire(lock: FileLock) -> bool:
+    """Take the data directory's lock. Who only looks whether it is held, holds it for a moment: try again."""
+    for _ in range(_LOCK_ATTEMPTS):
+        if lock.acquire(blocking=False):
+            return True
+        time.sleep(_LOCK_EVERY_S)
+    return False
 
 
 def _last_port_file(settings: Settings) -> Path:
