@@ -1,9 +1,10 @@
 """Online prediction against a naive FastAPI app with the same model: `python bench/predict.py [--quick]`.
 
-Both sides serve the same scikit-learn file with the same interpreter and packages, each in one uvicorn (no access log
-on either side), and are asked by the same load generator in a process of its own. Rounds alternate between the sides,
-so that a noisy moment of the machine meets both; figures are medians over the rounds. Every answer is compared with
-what the model itself predicts.
+Our side is a whole engine (`mle up`) with the models deployed from a bucket; the peer is `predict_peer/app.py` in one
+uvicorn worker. Both serve the same scikit-learn file with the same version of scikit-learn and without access logs,
+and are asked by the same load generator in a process of its own. Rounds alternate between the sides, so that a noisy
+moment of the machine meets both; figures are medians over the rounds. Every answer is compared with what the model
+itself predicts.
 
 The last line of stdout is one JSON object with the bars: throughput of the engine over throughput of the peer.
 """
@@ -14,6 +15,7 @@ import argparse
 import contextlib
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -27,10 +29,19 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import sklearn
+import uv
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
+from enginehouse.core.names import ObjectUri
+from enginehouse.core.settings import load_settings
+from enginehouse.runtimes.cache import RuntimeCache
+from enginehouse.runtimes.catalogue import Catalogue
+from enginehouse.sdk.client import Client, connect
+
+RUNTIME = "scikit-learn-1.9"
 HERE = Path(__file__).resolve().parent
 CONNECTIONS = (1, 16, 64)
 BARS = {1: 1.0, 64: 1.5}
@@ -71,12 +82,44 @@ def make_models(directory: Path) -> dict[str, list[Exchange]]:
 
 @contextlib.contextmanager
 def engine(directory: Path, names: list[str]) -> Iterator[dict[str, Side]]:
-    """Our side, through its public HTTP port."""
-    port_file = directory / "engine.port"
-    command = [sys.executable, str(HERE / "predict_engine.py"), str(port_file)]
-    with running([*command, *(f"{name}={directory / name}" for name in names)]) as process:
-        port = int(wait_for(process, lambda: port_file.exists() and port_file.read_text()))
+    """Our side: `mle up`, the models deployed as any client does, asked through the public port."""
+    data_dir = directory / "data"
+    mle = [str(Path(sys.executable).with_name("mle"))]
+    options = ["--data-dir", str(data_dir)]
+    subprocess.run([*mle, "up", "--detach", "--port", "0", *options], check=True, stdout=sys.stderr)
+    try:
+        url = json.loads((data_dir / "engine.json").read_text())["url"]
+        client = connect(url=url, project="bench")
+        client.storage.create_bucket("bench")
+        for name in names:
+            deploy(client, name, directory / name / "model.joblib")
+        port = int(url.rpartition(":")[2])
         yield {name: Side(port, f"/v1/projects/bench/models/{name}:predict") for name in names}
+    finally:
+        subprocess.run([*mle, "down", *options], check=True, stdout=sys.stderr)
+
+
+def deploy(client: Client, name: str, path: Path) -> None:
+    """Make a model with one version of a file."""
+    client.storage.upload_file(path, ObjectUri("bench", f"{name}/model.joblib"))
+    client.models.create({"name": name})
+    version = {
+        "name": "v1",
+        "deploymentUri": f"gs://bench/{name}/",
+        "framework": "SCIKIT_LEARN",
+        "runtimeVersion": RUNTIME,
+    }
+    client.operations.wait(client.versions(name).create(version))
+
+
+def check_runtime() -> None:
+    """Build the runtime if need be, and see that both sides have the same scikit-learn."""
+    cache = RuntimeCache(load_settings().runtimes_dir, Path(uv.find_uv_bin()))
+    environment = cache.ensure(Catalogue.load().resolve(RUNTIME), lambda line: print(line, file=sys.stderr))
+    theirs = environment.packages["scikit-learn"]
+    if theirs != sklearn.__version__:
+        raise SystemExit(f"the runtime has scikit-learn {theirs}, this interpreter {sklearn.__version__}")
+    print(f"scikit-learn {theirs}; engine's models on Python {environment.python_version}, peer on {sys.version[:6]}")
 
 
 @contextlib.contextmanager
@@ -100,12 +143,12 @@ def running(command: list[str], **options: Any) -> Iterator[subprocess.Popen[byt
         process.wait()
 
 
-def wait_for(process: subprocess.Popen[bytes], ready: Callable[[], Any]) -> Any:
-    """What `ready` returns, once that is something."""
+def wait_for(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
+    """Wait until a server answers."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
-        if value := ready():
-            return value
+        if ready():
+            return
         if process.poll() is not None:
             break
         time.sleep(0.05)
@@ -123,8 +166,6 @@ def answers(url: str) -> bool:
 
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now."""
-    import socket
-
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [listener.getsockname()[1] for listener in sockets]
@@ -175,7 +216,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, under a minute in all")
     quick = parser.parse_args().quick
-    rounds, seconds = (3, 1.0) if quick else (7, 3.0)
+    rounds, seconds = (3, 0.7) if quick else (7, 3.0)
+    check_runtime()
     bars = {}
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         directory = Path(scratch)

@@ -79,6 +79,7 @@ def test_a_request_that_crashes_the_model_takes_only_itself_down(
 def test_a_call_that_hangs_is_ended_at_the_timeout(run: Run, obedient: ServedVersion, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running_pool(tmp_path, predict_timeout_s=4) as pool:
+            await pool.deploy(obedient)
             [pid] = await ask(pool, obedient, PID)
             started = time.monotonic()
             hanging = asyncio.create_task(ask(pool, obedient, SLEEP))
@@ -90,6 +91,7 @@ def test_a_call_that_hangs_is_ended_at_the_timeout(run: Run, obedient: ServedVer
             with contextlib.suppress(DeadlineExceeded):  # it waited nearly as long, and a start takes a second
                 assert await behind == [2]
             assert not psutil.pid_exists(pid)
+            await pool.deploy(obedient)
             assert await ask(pool, obedient, 2) == [4]
 
     run(scenario())
@@ -98,10 +100,12 @@ def test_a_call_that_hangs_is_ended_at_the_timeout(run: Run, obedient: ServedVer
 def test_a_stopped_process_is_replaced(run: Run, obedient: ServedVersion, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running_pool(tmp_path, predict_timeout_s=3) as pool:
+            await pool.deploy(obedient)
             [pid] = await ask(pool, obedient, PID)
             os.kill(pid, signal.SIGSTOP)
             with pytest.raises(DeadlineExceeded):
                 await ask(pool, obedient, 1)
+            await pool.deploy(obedient)
             assert await ask(pool, obedient, 2) == [4]
             assert not psutil.pid_exists(pid)
 

@@ -3,8 +3,8 @@
 Started by `__main__`; the socket is one end of a pair that the engine made, so that its end of life is the engine's.
 
 One thread does everything. While a call runs, what arrives waits in the socket; the next read takes all of it, which
-is the whole of the batching policy. Decoding, the call and encoding hold Python's lock anyway, and a second thread
-would add two switches to each request.
+is the whole of the batching policy. Decoding, the call and encoding hold Python's lock anyway. Measured on two
+cores, with the calls in a second thread a linear model answered as many requests and a forest 15 % fewer.
 """
 
 from __future__ import annotations
