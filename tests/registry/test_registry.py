@@ -148,7 +148,8 @@ def test_a_bad_model_fails_with_the_reason_and_leaves_no_files(world: World) -> 
     ended = world.wait(world.create())
     assert ended.error is not None
     assert ended.error["message"] == (
-        'Create Version failed. Bad model detected with error:  "Failed to load model: it is no model (Error code: 0)"'
+        "Create Version failed. Bad model detected with error:  "
+        '"Failed to load model: it is no model (Error code: 0)"'
     )
     version = world.registry.get_version(V1)
     assert (version.state, version.error_message) == ("FAILED", ended.error["message"])
