@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import Response
 
 from enginehouse.api.storage.call import Call
-from enginehouse.api.storage.resources import bucket_resource, json_response, merged_labels
+from enginehouse.api.storage.resources import bucket_resource, merged_labels
 from enginehouse.core.errors import InvalidArgument
 from enginehouse.core.names import check_labels
 
@@ -33,7 +33,7 @@ async def insert(call: Call) -> Response:
         storage_class=str(body.get("storageClass") or "STANDARD").upper(),
         labels=check_labels(merged_labels({}, body.get("labels"))),
     )
-    return json_response(bucket_resource(info, call.base_url))
+    return call.reply(bucket_resource(info, call.base_url))
 
 
 async def list_buckets(call: Call) -> Response:
@@ -51,13 +51,13 @@ async def list_buckets(call: Call) -> Response:
         body["items"] = [bucket_resource(info, call.base_url) for info in rest[:size]]
     if len(rest) > size:
         body["nextPageToken"] = rest[size - 1].name
-    return json_response(body)
+    return call.reply(body)
 
 
 async def get(call: Call) -> Response:
     """GET /b/B"""
     info = await call.run(call.store.get_bucket, call.path["bucket"], preconditions=call.preconditions())
-    return json_response(bucket_resource(info, call.base_url))
+    return call.reply(bucket_resource(info, call.base_url))
 
 
 async def patch(call: Call) -> Response:
@@ -80,7 +80,7 @@ async def storage_layout(call: Call) -> Response:
     """GET /b/B/storageLayout: gcloud asks whether folders are real here; they are not."""
     info = await call.run(call.store.get_bucket, call.path["bucket"])
     resource = bucket_resource(info, call.base_url)
-    return json_response(
+    return call.reply(
         {
             "kind": "storage#storageLayout",
             "bucket": info.name,
@@ -94,7 +94,7 @@ async def storage_layout(call: Call) -> Response:
 async def managed_folders(call: Call) -> Response:
     """GET /b/B/managedFolders: gcloud looks for some before it deletes a bucket; there are none."""
     await call.run(call.store.get_bucket, call.path["bucket"])
-    return json_response({"kind": "storage#managedFolders"})
+    return call.reply({"kind": "storage#managedFolders"})
 
 
 def page_size(call: Call) -> int:
@@ -120,7 +120,7 @@ async def _change(call: Call, body: Mapping[str, Any], *, replace: bool) -> Resp
         storage_class=None if storage_class is None else str(storage_class).upper(),
         preconditions=preconditions,
     )
-    return json_response(bucket_resource(info, call.base_url))
+    return call.reply(bucket_resource(info, call.base_url))
 
 
 def _refuse_unkept_promises(body: Mapping[str, Any]) -> None:

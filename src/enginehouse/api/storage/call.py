@@ -9,7 +9,9 @@ from urllib.parse import parse_qsl
 import orjson
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
+from starlette.responses import Response
 
+from enginehouse.api.fields import parse_fields, select
 from enginehouse.core.errors import InvalidArgument
 from enginehouse.storage.base import ObjectStore, Preconditions
 
@@ -37,11 +39,17 @@ class Call:
         except UnicodeDecodeError:
             raise InvalidArgument("The query is not percent-encoded UTF-8.") from None
         self.query = dict(query)
+        self._selection = parse_fields(self.query.get("fields", ""))
 
     @staticmethod
     async def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the store, which blocks, in the thread pool."""
         return await run_in_threadpool(function, *args, **kwargs)
+
+    def reply(self, body: Mapping[str, Any]) -> Response:
+        """A successful answer: the part of `body` that the request's `fields` selects."""
+        content = orjson.dumps(select(body, self._selection))
+        return Response(content, media_type="application/json; charset=UTF-8")
 
     @property
     def base_url(self) -> str:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from enginehouse.api.storage.buckets import page_size
 from enginehouse.api.storage.call import Call, parse_int64
 from enginehouse.api.storage.downloads import download, not_modified
-from enginehouse.api.storage.resources import digests, json_response, merged_attributes, object_resource
+from enginehouse.api.storage.resources import digests, merged_attributes, object_resource
 from enginehouse.core.errors import ConditionNotMet, InvalidArgument
 from enginehouse.storage.base import AttributeChange, ComposeSource, ListPage, ObjectAttributes, ObjectInfo
 
@@ -41,7 +41,7 @@ async def list_objects(call: Call) -> Response:
         body["prefixes"] = page.prefixes
     if page.next_page_token:
         body["nextPageToken"] = page.next_page_token
-    return json_response(body)
+    return call.reply(body)
 
 
 async def get(call: Call) -> Response:
@@ -94,7 +94,7 @@ async def copy_to(call: Call) -> Response:
 async def rewrite_to(call: Call) -> Response:
     """POST /b/B/o/X/rewriteTo/b/DB/o/DO: `copyTo` in a form that could take several calls; here one is enough."""
     info = await _copy(call)
-    return json_response(
+    return call.reply(
         {
             "kind": "storage#rewriteResponse",
             "totalBytesRewritten": str(info.size_bytes),
@@ -175,4 +175,4 @@ async def _copy(call: Call) -> ObjectInfo:
 
 
 def _resource(call: Call, info: ObjectInfo) -> Response:
-    return json_response(object_resource(info, call.base_url))
+    return call.reply(object_resource(info, call.base_url))

@@ -11,9 +11,6 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
-import orjson
-from starlette.responses import Response
-
 from enginehouse.core.errors import InvalidArgument
 from enginehouse.core.units import format_time
 from enginehouse.storage.base import BucketInfo, Digests, ObjectAttributes, ObjectInfo
@@ -28,11 +25,6 @@ _TEXT_FIELDS = {
     "customTime": "custom_time",
     "storageClass": "storage_class",
 }
-
-
-def json_response(body: Mapping[str, Any], status: int = 200) -> Response:
-    """A successful answer."""
-    return Response(orjson.dumps(body), status, media_type="application/json; charset=UTF-8")
 
 
 def etag(generation: int, metageneration: int) -> str:

@@ -22,7 +22,8 @@ from enginehouse.core.errors import EngineError, Internal, InvalidArgument
 from enginehouse.storage.base import ObjectStore
 
 _LOG = logging.getLogger(__name__)
-_CLIENT_CLOSED_REQUEST = 499
+CLIENT_CLOSED_REQUEST = 499
+"""Nobody reads it: the client is gone. nginx logs the same."""
 
 Handler = Callable[[Call], Awaitable[Response]]
 
@@ -49,7 +50,7 @@ class RawPathRoute(BaseRoute):
         """Match by the path alone; a wrong method is answered by `handle`."""
         if scope["type"] != "http":
             return Match.NONE, {}
-        found = self._pattern.fullmatch(scope.get("raw_path") or quote(scope["path"]).encode())
+        found = self._pattern.fullmatch(raw_path(scope))
         return (Match.FULL, {"path_params": found.groupdict()}) if found else (Match.NONE, {})
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,18 +63,28 @@ class RawPathRoute(BaseRoute):
         if handler is None:
             return method_not_allowed(request.method, sorted(self._handlers))
         try:
-            path = {name: _decode(segment) for name, segment in segments.items()}
+            path = {name: decode_segment(segment) for name, segment in segments.items()}
             return await handler(Call(self._store, request, path))
         except EngineError as error:
             return error_response(error)
         except ClientDisconnect:
-            return Response(status_code=_CLIENT_CLOSED_REQUEST)
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
         except Exception:
             _LOG.exception("%s %s failed", request.method, request.url.path)
             return error_response(Internal("The engine failed on this request; its log says why."))
 
 
-def _decode(segment: bytes) -> str:
+def raw_path(scope: Scope) -> bytes:
+    """The path of a request as it was sent, percent-encoded."""
+    return scope.get("raw_path") or quote(scope["path"]).encode()
+
+
+def decode_segment(segment: bytes) -> str:
+    """Percent-encoded UTF-8 as text.
+
+    Raises:
+        InvalidArgument: it is something else.
+    """
     try:
         return unquote(segment.decode("ascii"), errors="strict")
     except UnicodeDecodeError:

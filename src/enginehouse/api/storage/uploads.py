@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from enginehouse.api.storage.call import Call, parse_int64
 from enginehouse.api.storage.multipart import RelatedBody
-from enginehouse.api.storage.resources import digests, json_response, merged_attributes, object_resource
+from enginehouse.api.storage.resources import digests, merged_attributes, object_resource
 from enginehouse.core.errors import InvalidArgument, OutOfRange
 from enginehouse.storage.base import Digests, ObjectAttributes, ObjectInfo
 
@@ -214,4 +214,4 @@ def _combined(first: Digests, second: Digests) -> Digests:
 
 
 def _resource(call: Call, info: ObjectInfo) -> Response:
-    return json_response(object_resource(info, call.base_url))
+    return call.reply(object_resource(info, call.base_url))
