@@ -121,14 +121,16 @@ class LocalBackend:
         """Collect the runner's exit status, so that it is no zombie. One that never got to work gets an outcome."""
         runner.wait()
         if directory.exists():
-            self._settle_alone(directory, failed=True)
+            # Waits for whoever has the lock: if nobody launches again, this call alone knows that the runner failed.
+            with FileLock(directory / names.LOCK_FILE).held():
+                self._settle(directory, failed=True)
 
-    def _settle_alone(self, directory: Path, *, failed: bool = False) -> Outcome | None:
+    def _settle_alone(self, directory: Path) -> Outcome | None:
         """`_settle` under the lock; None where somebody else has it."""
         if not directory.exists() or (lock := _acquire(directory)) is None:
             return None
         try:
-            return self._settle(directory, failed=failed)
+            return self._settle(directory)
         finally:
             lock.release()
 
