@@ -136,7 +136,7 @@ class Engine:
         store = SqlMetadataStore.open_sqlite(settings.metadata_path, clock)
         store.clear_leases()  # whoever held them is dead: the data directory is locked
         storage = LocalObjectStore(settings.objects_dir, clock)
-        catalogue = Catalogue.load()
+        catalogue = Catalogue.load(uv=uv)
         runtimes = RuntimeCache(settings.runtimes_dir, uv)
         reconciler = JobReconciler(store, storage, LocalBackend(), settings, clock, engine_url=url, uv=uv)
         jobs = JobService(store, Validator(catalogue, storage), clock, reconciler.wake)

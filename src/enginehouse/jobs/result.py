@@ -40,14 +40,20 @@ def judge(job_id: str, replica: ReplicaPlan, outcome: Outcome) -> Result:
         text = f"{who} exited with a non-zero status of {outcome.signal}({_signal_name(outcome.signal)})."
     else:
         text = f"{who} exited with a non-zero status of {outcome.exit_code}."
-    if outcome.reason == "exited" and outcome.message:
-        text += f" {outcome.message}"
+    if outcome.reason == "exited" and (detail := _detail(outcome)):
+        text += f" {detail}"
     if outcome.traceback:
         text += f" \n{outcome.traceback.rstrip()}"
     return Result(
         "FAILED",
         f"{text}\n\nTo find out more about why your job exited please check the logs: mle jobs stream-logs {job_id}",
     )
+
+
+def _detail(outcome: Outcome) -> str:
+    """What the runner's sentence adds to the status and the traceback: a hint, or that memory may have run out."""
+    detail = outcome.message.removeprefix(f"The module ended with exit status {outcome.exit_code}.").strip()
+    return "" if detail in outcome.traceback else detail
 
 
 def consumed_ml_units(start_time_ns: int | None, end_time_ns: int) -> float:

@@ -51,7 +51,7 @@ def prepare(
         resolution = Catalogue.load(uv=uv).resolve(spec.runtime_version, spec.python_version)
         cache = RuntimeCache(Path(spec.runtimes_dir), uv)
         environment = cache.ensure(resolution, log)
-        log(f"Using runtime {resolution.runtime.name} with Python {resolution.python_version}: {resolution.reason}.")
+        log(f"Using runtime {resolution.runtime.name} with Python {resolution.python_version}.")
         overlay = None
         if spec.packages:
             for package in spec.packages:
