@@ -13,8 +13,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import orjson
 import uv as uv_tool
@@ -22,8 +23,10 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from enginehouse.api.auth import AuthApi
 from enginehouse.api.engine import EngineApi
 from enginehouse.api.http import on_http_exception
 from enginehouse.api.logging import LoggingApi
@@ -31,12 +34,15 @@ from enginehouse.api.ml_v1 import MlApi
 from enginehouse.api.ml_v1.iam import IamApi
 from enginehouse.api.ml_v1.places import place_routes
 from enginehouse.api.storage import storage_routes
+from enginehouse.api.storage.hosts import StorageHosts
 from enginehouse.backends.local import LocalBackend
 from enginehouse.core.clock import Clock, SystemClock
 from enginehouse.core.errors import FailedPrecondition, InvalidArgument, Unauthenticated
 from enginehouse.core.files import FileLock, atomic_write_json, read_json
 from enginehouse.core.settings import Settings
 from enginehouse.core.units import format_time
+from enginehouse.gateway.environment import DEFAULT_TOKEN, Wiring
+from enginehouse.gateway.proxy import GatewayServer
 from enginehouse.iam.service import PolicyService
 from enginehouse.jobs.entries import LogEntries
 from enginehouse.jobs.logs import job_log
@@ -112,10 +118,9 @@ class Engine:
             self._server.should_exit = True
 
     def _serve(self, listener: socket.socket) -> None:
-        host, port = self.settings.host, listener.getsockname()[1]
-        url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+        url = _url(self.settings.host, listener.getsockname()[1])
         config = uvicorn.Config(
-            self._compose(url, port),
+            self._compose(url),
             log_config=None,
             access_log=False,
             lifespan="on",
@@ -130,98 +135,193 @@ class Engine:
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(self._server.serve(sockets=[listener]))
 
-    def _compose(self, url: str, port: int) -> ASGIApp:
-        settings, clock = self.settings, self._clock
+    def _compose(self, url: str) -> ASGIApp:
+        composition = Composition(
+            self.settings,
+            self._clock,
+            url,
+            shut_down=self.shut_down,
+            ready=lambda gateway_url: self._announce(url, gateway_url),
+        )
+        return composition.app
+
+    def _announce(self, url: str, gateway_url: str | None) -> None:
+        """Tell `mle` where this engine is."""
+        info = {
+            "url": url,
+            "gatewayUrl": gateway_url,
+            "pid": os.getpid(),
+            "startTime": format_time(self._clock.time_ns()),
+        }
+        atomic_write_json(self.settings.engine_file, info)
+        ports = [urlsplit(each).port if each else None for each in (url, gateway_url)]
+        atomic_write_json(_last_ports_file(self.settings), ports)
+        _log.info("listening on %s, gateway %s, data in %s", url, gateway_url, self.settings.data_dir)
+
+
+class Composition:
+    """All parts of one engine, put together; started and stopped with its web application.
+
+    Args:
+        url: where the engine answers.
+        shut_down: ends the engine as SIGTERM does.
+        ready: called with the gateway's URL (or None) when everything has started.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        url: str,
+        *,
+        shut_down: Callable[[], None],
+        ready: Callable[[str | None], None],
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._url = url
+        self._shut_down = shut_down
+        self._ready = ready
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._gateway_url: str | None = None
         uv = Path(uv_tool.find_uv_bin())
-        store = SqlMetadataStore.open_sqlite(settings.metadata_path, clock)
-        store.clear_leases()  # whoever held them is dead: the data directory is locked
-        storage = LocalObjectStore(settings.objects_dir, clock)
-        catalogue = Catalogue.load(uv=uv)
-        runtimes = RuntimeCache(settings.runtimes_dir, uv)
-        reconciler = JobReconciler(store, storage, LocalBackend(), settings, clock, engine_url=url, uv=uv)
-        jobs = JobService(store, Validator(catalogue, storage), clock, reconciler.wake)
-        directory = StoredVersions(store, catalogue, runtimes, settings.versions_dir)
+        self._store = SqlMetadataStore.open_sqlite(settings.metadata_path, clock)
+        self._store.clear_leases()  # whoever held them is dead: the data directory is locked
+        self._storage = LocalObjectStore(settings.objects_dir, clock)
+        self._catalogue = Catalogue.load(uv=uv)
+        self._runtimes = RuntimeCache(settings.runtimes_dir, uv)
+        self._reconciler = JobReconciler(
+            self._store, self._storage, LocalBackend(), settings, clock, engine_url=url, uv=uv, wiring=self._wiring
+        )
+        directory = StoredVersions(self._store, self._catalogue, self._runtimes, settings.versions_dir)
+        directory.forget = self._forget
         limits = Limits(
             predict_timeout_s=settings.predict_timeout_s,
             load_timeout_s=settings.version_create_timeout_s,
             idle_s=settings.server_idle_s,
         )
-        pool = ServerPool(settings.server_logs_dir, limits)
-        predict = PredictApp(directory, pool, max_body_bytes=settings.max_body_bytes)
-        deployer = Deployer(store, storage, catalogue, runtimes, pool, settings.versions_dir, clock, directory)
-        loop: asyncio.AbstractEventLoop | None = None
+        self._pool = ServerPool(settings.server_logs_dir, limits)
+        self._predict = PredictApp(directory, self._pool, max_body_bytes=settings.max_body_bytes)
+        self._deployer = Deployer(
+            self._store,
+            self._storage,
+            self._catalogue,
+            self._runtimes,
+            self._pool,
+            settings.versions_dir,
+            clock,
+            directory,
+        )
+        web = StorageHosts(self._storage, self._web())
+        self.app: ASGIApp = Front(web, self._predict, settings.token)
 
-        def forget(project: str, model_id: str) -> None:
-            # On the loop, after whatever the router is just looking up: it must not keep what is out of date.
-            if loop is not None:
-                loop.call_soon_threadsafe(predict.forget, project, model_id)
+    def _web(self) -> ASGIApp:
+        routes = [*self._engine_routes(), *self._ml_routes(), *storage_routes(self._storage)]
+        return Starlette(
+            routes=routes, exception_handlers={HTTPException: on_http_exception}, lifespan=self._lifespan
+        )
 
-        directory.forget = forget
+    def _ml_routes(self) -> list[BaseRoute]:
+        store, settings, clock = self._store, self._settings, self._clock
+        validator = Validator(self._catalogue, self._storage)
+        jobs = JobService(store, validator, clock, self._reconciler.wake)
         registry = RegistryService(
             store,
-            storage,
-            catalogue,
+            self._storage,
+            self._catalogue,
             clock,
-            wake=deployer.wake,
-            forget=forget,
-            retire=deployer.retire,
+            wake=self._deployer.wake,
+            forget=self._forget,
+            retire=self._deployer.retire,
         )
-        engine_api = EngineApi(
-            store=store,
-            catalogue=catalogue,
-            runtimes=runtimes,
-            settings=settings,
-            clock=clock,
-            job_log=lambda name: job_log(store, settings.jobs_dir, name),
-            shut_down=self.shut_down,
-            url=url,
-            start_time_ns=clock.time_ns(),
-        )
-        ml_routes = [
-            *IamApi(PolicyService(store), settings.max_body_bytes).routes(),
+        max_bytes = settings.max_body_bytes
+        return [
+            *IamApi(PolicyService(store), max_bytes).routes(),
             *place_routes(),
-            *LoggingApi(LogEntries(store, settings.jobs_dir, clock), settings.max_body_bytes).routes(),
-            *MlApi(jobs, registry, settings.max_body_bytes).routes(),
+            *LoggingApi(LogEntries(store, settings.jobs_dir, clock), max_bytes).routes(),
+            *AuthApi(settings.token or DEFAULT_TOKEN, settings.project).routes(),
+            *MlApi(jobs, registry, max_bytes).routes(),
         ]
 
-        @contextlib.asynccontextmanager
-        async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-            nonlocal loop
-            loop = asyncio.get_running_loop()
-            await pool.start()
-            reconciler.start()
-            deployer.start(loop)
-            self._announce(url, port)
-            try:
-                yield
-            finally:
-                await loop.run_in_executor(None, reconciler.stop)
-                await loop.run_in_executor(None, deployer.stop)
-                await pool.close()
-                storage.close()
-                store.close()
+    def _engine_routes(self) -> list[BaseRoute]:
+        store, settings = self._store, self._settings
+        return EngineApi(
+            store=store,
+            catalogue=self._catalogue,
+            runtimes=self._runtimes,
+            settings=settings,
+            clock=self._clock,
+            job_log=lambda name: job_log(store, settings.jobs_dir, name),
+            shut_down=self._shut_down,
+            url=self._url,
+            gateway_url=lambda: self._gateway_url,
+            start_time_ns=self._clock.time_ns(),
+        ).routes()
 
-        web = Starlette(
-            routes=[*engine_api.routes(), *ml_routes, *storage_routes(storage)],
-            exception_handlers={HTTPException: on_http_exception},
-            lifespan=lifespan,
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        self._loop = asyncio.get_running_loop()
+        gateway = await self._start_gateway()
+        await self._pool.start()
+        self._reconciler.start()
+        self._deployer.start(self._loop)
+        self._ready(self._gateway_url)
+        try:
+            yield
+        finally:
+            if gateway is not None:
+                await gateway.close()
+            await self._loop.run_in_executor(None, self._reconciler.stop)
+            await self._loop.run_in_executor(None, self._deployer.stop)
+            await self._pool.close()
+            self._storage.close()
+            self._store.close()
+
+    async def _start_gateway(self) -> GatewayServer | None:
+        settings = self._settings
+        if not settings.gateway:
+            return None
+        for port in _gateway_ports(settings):
+            gateway = GatewayServer(
+                self.app,
+                host=settings.host,
+                port=port,
+                ca_dir=settings.gateway_dir,
+                token=settings.token,
+                clock=self._clock,
+            )
+            with contextlib.suppress(OSError):
+                self._gateway_url = _url(settings.host, await gateway.start())
+                return gateway
+        raise FailedPrecondition(
+            f"Can't listen on {settings.host}:{settings.gateway_port} for the gateway: the port is taken. Choose "
+            "another with --gateway-port, or 0 for a free one."
         )
-        return _Front(web, predict, settings.token)
 
-    def _announce(self, url: str, port: int) -> None:
-        """Tell `mle` where this engine is."""
-        info = {
-            "url": url,
-            "port": port,
-            "pid": os.getpid(),
-            "startTime": format_time(self._clock.time_ns()),
-        }
-        atomic_write_json(self.settings.engine_file, info)
-        atomic_write_json(_last_port_file(self.settings), port)
-        _log.info("listening on %s, data in %s", url, self.settings.data_dir)
+    def _wiring(self) -> Wiring | None:
+        """What training processes are told of the gateway; None where there is none."""
+        if self._gateway_url is None:
+            return None
+        settings = self._settings
+        return Wiring(
+            engine_url=self._url,
+            gateway_url=self._gateway_url,
+            project=settings.project,
+            bundle=settings.gateway_dir / "bundle.pem",
+            authority=settings.gateway_dir / "ca.pem",
+            files=settings.client_files_dir(settings.project),
+            token=settings.token,
+            shims=settings.shims_dir,
+            fast_tensorflow=True,
+        )
+
+    def _forget(self, project: str, model_id: str) -> None:
+        # On the loop, after whatever the router is just looking up: it must not keep what is out of date.
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._predict.forget, project, model_id)
 
 
-class _Front:
+class Front:
     """The first look at a request: tokens for strangers, and the short way for predictions."""
 
     def __init__(self, web: ASGIApp, predict: ASGIApp, token: str) -> None:
@@ -240,6 +340,8 @@ class _Front:
         await self._web(scope, receive, send)
 
     def _may_enter(self, scope: Scope) -> bool:
+        if scope.get("extensions", {}).get("enginehouse.gateway", {}).get("proxy_authenticated"):
+            return True
         client = scope.get("client")
         if client is not None and client[0] in _LOOPBACK_PEERS:
             return True
@@ -268,7 +370,7 @@ def serve(settings: Settings) -> None:
 def _listen(settings: Settings) -> socket.socket:
     """Bind the port; for port 0 the last one again if it is free, since running jobs know the engine by it."""
     wanted = settings.port
-    last = read_json(_last_port_file(settings)) if wanted == 0 else None
+    last = _last_ports(settings)[0] if wanted == 0 else None
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     for port in [last, wanted] if last else [wanted]:
         listener = socket.socket(family, socket.SOCK_STREAM)
@@ -297,8 +399,27 @@ def _acquire(lock: FileLock) -> bool:
     return False
 
 
-def _last_port_file(settings: Settings) -> Path:
-    return settings.data_dir / "port.json"
+def _gateway_ports(settings: Settings) -> list[int]:
+    """The ports to try for the gateway: the one that was given; else last time's, the one after the APIs', any."""
+    if settings.gateway_port:
+        return [settings.gateway_port]
+    _port, last = _last_ports(settings)
+    following = settings.port + 1 if settings.port else 0
+    return [port for port in (last, following) if port] + [0]
+
+
+def _last_ports(settings: Settings) -> tuple[int | None, int | None]:
+    """The ports of the APIs and of the gateway when an engine was last on this data directory."""
+    last = read_json(_last_ports_file(settings))
+    return (last[0], last[1]) if isinstance(last, list) else (None, None)
+
+
+def _last_ports_file(settings: Settings) -> Path:
+    return settings.data_dir / "ports.json"
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
 
 
 def _taken_message(settings: Settings) -> str:

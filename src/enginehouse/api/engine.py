@@ -41,6 +41,7 @@ class EngineApi:
         job_log: gives the log of a job, live.
         shut_down: ends the engine as SIGTERM does.
         url: where the engine answers.
+        gateway_url: where the gateway answers, None while there is none.
     """
 
     store: MetadataStore
@@ -51,6 +52,7 @@ class EngineApi:
     job_log: Callable[[JobName], JobLog]
     shut_down: Callable[[], None]
     url: str
+    gateway_url: Callable[[], str | None]
     start_time_ns: int
 
     def routes(self) -> list[BaseRoute]:
@@ -73,6 +75,7 @@ class EngineApi:
         status = {
             "version": __version__,
             "url": self.url,
+            "gatewayUrl": self.gateway_url(),
             "dataDir": str(self.settings.data_dir),
             "pid": os.getpid(),
             "startTime": format_time(self.start_time_ns),

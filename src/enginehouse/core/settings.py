@@ -43,6 +43,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("data_dir", Path, "~/.enginehouse", "Where the engine keeps its metadata, objects, jobs and logs."),
     Setting("host", str, "127.0.0.1", "Address to listen on. Anything but loopback needs a token."),
     Setting("port", int, 8600, "Port of the APIs; 0 picks a free one (the same again after a restart, if it can)."),
+    Setting("gateway", bool, True, "Answer for Google's API hosts by a forward proxy; see `mle env`."),
+    Setting("gateway_port", int, 0, "Port of the gateway; 0 takes the one after the APIs', or a free one."),
     Setting(
         "token", str, "", "Secret that requests from other machines must bring; needed for a host beyond loopback."
     ),
@@ -66,6 +68,8 @@ class Settings:
     data_dir: Path
     host: str
     port: int
+    gateway: bool
+    gateway_port: int
     token: str
     project: str
     staging_bucket: str
@@ -94,6 +98,20 @@ class Settings:
     @property
     def versions_dir(self) -> Path:
         return self.data_dir / "versions"
+
+    @property
+    def gateway_dir(self) -> Path:
+        """The gateway's certificates."""
+        return self.data_dir / "gateway"
+
+    def client_files_dir(self, project: str) -> Path:
+        """What clients of a project are pointed to: token, boto file, service account."""
+        return self.data_dir / "clients" / project
+
+    @property
+    def shims_dir(self) -> Path:
+        """`gcloud` and `gsutil` for wired shells and for training processes; no project can have this name."""
+        return self.data_dir / "clients" / ".bin"
 
     @property
     def server_logs_dir(self) -> Path:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
+from enginehouse.gateway.environment import Wiring, wire
 from enginehouse.schemas.wire import snake_case
 
 
@@ -23,6 +25,8 @@ def training_environment(
     training_input: Mapping[str, Any],
     engine_url: str | None,
     trial_id: str | None = None,
+    wiring: Wiring | None = None,
+    host_environment: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
     """The variables that the service adds to a replica's environment.
 
@@ -32,6 +36,8 @@ def training_environment(
         training_input: the TrainingInput as submitted, JSON-ready.
         engine_url: where the storage API answers, None where no engine is needed.
         trial_id: only in tuning jobs.
+        wiring: how `gs://` of TensorFlow, gsutil and Google's clients reach the engine; None without a gateway.
+        host_environment: what the process would have otherwise; its proxies and certificates are replaced.
     """
     task: dict[str, Any] = {"type": task_type, "index": task_index, "cloud": f"{job_id}-ml"}
     if trial_id is not None:
@@ -50,6 +56,8 @@ def training_environment(
     }
     if trial_id is not None:
         environment["CLOUD_ML_TRIAL_ID"] = trial_id
+    if wiring is not None:
+        environment |= wire(wiring, host_environment).set
     if engine_url is not None:
         environment |= storage_environment(engine_url)
     return environment

@@ -7,9 +7,11 @@ applies the change under the engine's lease. A kill at any line is safe: the nex
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,9 @@ from enginehouse.core.errors import Aborted, EngineError
 from enginehouse.core.names import JobName, ObjectUri
 from enginehouse.core.settings import Settings
 from enginehouse.core.units import format_duration, parse_duration_s
+from enginehouse.gateway.credentials import write_client_files
+from enginehouse.gateway.environment import Wiring
+from enginehouse.gateway.shims import write_shims
 from enginehouse.jobs import lifecycle, queue
 from enginehouse.jobs.environment import training_environment
 from enginehouse.jobs.plan import Plan, ReplicaPlan
@@ -46,7 +51,7 @@ class JobReconciler:
     """Drives all jobs of one engine.
 
     Args:
-        engine_url: where replicas reach the storage API.
+        wiring: tells how replicas reach the engine; asked at each launch, None without a gateway.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class JobReconciler:
         *,
         engine_url: str,
         uv: Path,
+        wiring: Callable[[], Wiring | None] = lambda: None,
     ) -> None:
         self._store = store
         self._storage = storage
@@ -66,6 +72,7 @@ class JobReconciler:
         self._settings = settings
         self._clock = clock
         self._engine_url = engine_url
+        self._wiring = wiring
         self._uv = uv
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -223,6 +230,8 @@ class JobReconciler:
             task_index=replica.index,
             training_input=training_input,
             engine_url=self._engine_url,
+            wiring=self._wire(job.name.project),
+            host_environment=os.environ,
         )
         spec = ReplicaSpec(
             task_name=replica.task_name,
@@ -238,6 +247,16 @@ class JobReconciler:
             grace_s=self._settings.cancel_grace_s,
         )
         self._backend.launch(directory, spec)
+
+    def _wire(self, project: str) -> Wiring | None:
+        """How the replicas of a project reach the engine, with the files that this speaks of written."""
+        wiring = self._wiring()
+        if wiring is None:
+            return None
+        wiring = replace(wiring, project=project, files=self._settings.client_files_dir(project))
+        write_client_files(wiring)
+        write_shims(self._settings.shims_dir)
+        return wiring
 
     def _stage_packages(self, job: JobRecord, directory: Path) -> list[PackageFile]:
         """Bring the packages beside the replica, so that it needs no engine to install them."""
