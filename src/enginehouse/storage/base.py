@@ -65,6 +65,7 @@ class ObjectInfo(ObjectAttributes):
     name: str
     size_bytes: int
     md5: str
+    """Empty, as `crc32c`, where a bucket that lies elsewhere does not tell it."""
     crc32c: str
     generation: int
     """Microseconds since the epoch at the commit, made strictly growing."""

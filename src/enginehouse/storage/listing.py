@@ -1,6 +1,7 @@
 """Listing by range scan: a common prefix costs one jump in the index, however many objects lie below it.
 
-Comes in: a transaction and the arguments of `ObjectStore.list`. Goes out: a `ListPage`. Called by `local`.
+Comes in: a transaction (or another `Source`) and the arguments of `ObjectStore.list`. Goes out: a `ListPage`.
+Called by `local` and `mounts`.
 """
 
 from __future__ import annotations
@@ -9,13 +10,22 @@ import base64
 import contextlib
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Protocol
 
 from enginehouse.core.errors import InvalidArgument
 from enginehouse.storage.base import ListPage, ObjectInfo
-from enginehouse.storage.rows import Rows
+from enginehouse.storage.rows import StoredObject
 
 _LAST_CODE_POINT = 0x10FFFF
 _SURROGATES = range(0xD800, 0xE000)
+
+
+class Source(Protocol):
+    """Where objects are listed from: `rows.Rows`, or whatever can tell its objects in order."""
+
+    def objects_from(self, bucket: str, start: str, end: str | None) -> Generator[StoredObject]:
+        """The objects with `start` <= name < `end`, by name; `end` None is the end of the bucket."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Entry:
         return (self.info is not None) + (self.prefix is not None)
 
 
-def list_page(rows: Rows, query: Query, page_token: str, max_results: int) -> ListPage:
+def list_page(rows: Source, query: Query, page_token: str, max_results: int) -> ListPage:
     """One page; see `ObjectStore.list`.
 
     Raises:
@@ -86,7 +96,7 @@ def name_after_prefix(prefix: str) -> str | None:
     return stem[:-1] + chr(_SURROGATES.stop if following in _SURROGATES else following)
 
 
-def _entries(rows: Rows, query: Query, start: str) -> Generator[Entry]:
+def _entries(rows: Source, query: Query, start: str) -> Generator[Entry]:
     end = name_after_prefix(query.prefix)
     if query.end_offset:
         end = min(end, query.end_offset) if end is not None else query.end_offset

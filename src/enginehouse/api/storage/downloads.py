@@ -145,12 +145,13 @@ def _headers(info: ObjectInfo, wanted: Slice) -> dict[str, str]:
         "last-modified": formatdate(info.updated_ns / 1e9, usegmt=True),
         "x-goog-generation": str(info.generation),
         "x-goog-metageneration": str(info.metageneration),
-        "x-goog-hash": f"crc32c={info.crc32c},md5={info.md5}",
         "x-goog-storage-class": info.storage_class,
         "x-goog-stored-content-encoding": info.content_encoding or "identity",
         "x-goog-stored-content-length": str(info.size_bytes),
     }
+    hashes = ",".join(f"{name}={value}" for name, value in (("crc32c", info.crc32c), ("md5", info.md5)) if value)
     optional = {
+        "x-goog-hash": hashes,
         "content-encoding": info.content_encoding,
         "content-disposition": info.content_disposition,
         "content-language": info.content_language,

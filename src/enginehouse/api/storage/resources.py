@@ -66,13 +66,13 @@ def object_resource(info: ObjectInfo, base_url: str) -> dict[str, Any]:
         "generation": str(info.generation),
         "metageneration": str(info.metageneration),
         "size": str(info.size_bytes),
-        "md5Hash": info.md5,
-        "crc32c": info.crc32c,
         "etag": etag(info.generation, info.metageneration),
         "timeCreated": created,
         "updated": format_time(info.updated_ns, digits=3),
         "timeStorageClassUpdated": created,
     }
+    checksums = {"md5Hash": info.md5, "crc32c": info.crc32c}
+    resource |= {field: checksum for field, checksum in checksums.items() if checksum}
     for field, attribute in _TEXT_FIELDS.items():
         if (value := getattr(info, attribute)) is not None:
             resource[field] = value
