@@ -95,7 +95,10 @@ def _inner(part: Message) -> _Inner:
 
 async def _answer(inner: _Inner, outer: Scope, routes: Sequence[RawPathRoute], boundary: str) -> bytes:
     """One part of the answer, in the form that the request's part had."""
-    target = urlsplit(inner.target)
+    try:
+        target = urlsplit(inner.target)
+    except ValueError:
+        raise InvalidArgument("A part of the batch has no URL.") from None
     scope: Scope = {
         **outer,
         "method": inner.method,

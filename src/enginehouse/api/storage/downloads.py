@@ -19,7 +19,7 @@ from enginehouse.core.errors import ConditionNotMet
 from enginehouse.storage.base import ObjectInfo, Preconditions
 
 BLOCK_BYTES = 1024 * 1024
-_RANGE = re.compile(r"bytes\s*=\s*(\d*)\s*-\s*(\d*)")
+_RANGE = re.compile(r"bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})")
 
 
 @dataclass(frozen=True)

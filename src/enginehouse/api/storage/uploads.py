@@ -21,7 +21,7 @@ from enginehouse.storage.base import Digests, ObjectAttributes, ObjectInfo
 
 BLOCK_BYTES = 1024 * 1024
 """Bytes that are hashed and written in one go in the thread pool."""
-_CONTENT_RANGE = re.compile(r"bytes\s+(?:(\d+)-(\d+)|\*)/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes\s+(?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)")
 _RESUME_INCOMPLETE = 308
 _CANCELLED = 499
 
