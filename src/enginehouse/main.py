@@ -33,6 +33,7 @@ from enginehouse.api.logging import LoggingApi
 from enginehouse.api.ml_v1 import MlApi
 from enginehouse.api.ml_v1.iam import IamApi
 from enginehouse.api.ml_v1.places import place_routes
+from enginehouse.api.protocol import BoundedProtocol
 from enginehouse.api.storage import storage_routes
 from enginehouse.api.storage.hosts import StorageHosts
 from enginehouse.backends.local import LocalBackend
@@ -126,7 +127,7 @@ class Engine:
             lifespan="on",
             timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
-            h11_max_incomplete_event_size=1 << 20,
+            http=BoundedProtocol,
         )
         self._server = uvicorn.Server(config)
         self._server.should_exit = self._shutting_down
