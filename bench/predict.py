@@ -69,7 +69,7 @@ class Plan:
 # A single connection is the noisiest, being at the mercy of every wake-up, so it gets the most and shortest slices;
 # with 64 connections a slice must be longer than an answer of the slowest side takes.
 FULL = {1: Plan(60, 0.05, 0.5), 16: Plan(10, 0.2, 1.5), 64: Plan(10, 0.5, 2.0)}
-QUICK = {1: Plan(15, 0.05, 0.25), 16: Plan(3, 0.1, 0.7), 64: Plan(3, 0.3, 0.9)}
+QUICK = {1: Plan(13, 0.05, 0.25), 16: Plan(3, 0.1, 0.5), 64: Plan(3, 0.3, 0.7)}
 
 
 @dataclass(frozen=True)
