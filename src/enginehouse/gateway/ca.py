@@ -28,6 +28,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from enginehouse.core.clock import Clock, SystemClock
 from enginehouse.core.files import FileLock, atomic_write
 from enginehouse.gateway.hosts import permitted_names
+from enginehouse.gateway.trust import CERTIFICATE_NAME
 
 _CA_LIFE = datetime.timedelta(days=3650)
 _LEAF_LIFE = datetime.timedelta(days=397)  # the longest that clients accept of public servers
@@ -60,7 +61,7 @@ class CertificateAuthority:
     @property
     def certificate_path(self) -> Path:
         """A PEM file with this authority's certificate alone."""
-        return self._directory / "ca.pem"
+        return self._directory / CERTIFICATE_NAME
 
     @property
     def certificate_pem(self) -> bytes:

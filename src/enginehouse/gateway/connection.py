@@ -77,7 +77,7 @@ class Connection:
     def close_if_idle(self) -> None:
         """Close a connection that waits for its next request."""
         if self._idle:
-            self._stream.abort()
+            self._stream.close_soon()
 
     async def refuse(self, error: EngineError) -> None:
         """Answer with an error, whatever was asked, and close."""
@@ -189,7 +189,8 @@ class Connection:
         """Answer a request, or pass it on."""
         services = self._services
         if rule is None or not rule.serves(path):
-            await forward(self._stream, head, origin, path, services.upstream, services.via, self._limits)
+            if not await forward(self._stream, head, origin, path, services.upstream, services.via, self._limits):
+                await linger(self._stream, self._limits)
             return False
         scope = make_scope(head, origin, path, self._client, {"proxy_authenticated": self._authenticated})
         exchange = Exchange(self._stream, head, scope, self._limits)

@@ -46,11 +46,14 @@ async def forward(
     upstream: Upstream,
     via: bytes,
     limits: Limits,
-) -> None:
+) -> bool:
     """Pass one request on, and the answer back as it comes.
 
     The request is framed anew. Its connection to the origin is used once, so the answer's end is the connection's,
     and the client's connection must be closed behind it.
+
+    Returns:
+        Whether all of the request was read; if not, the client may still be sending.
 
     Raises:
         BadGateway, GatewayTimeout: nothing was answered yet.
@@ -69,6 +72,7 @@ async def forward(
             if sending.done() and not answer.began and isinstance(error := sending.exception(), EngineError):
                 raise error
             await relaying
+            return _done_well(sending)
         finally:
             sending.cancel()
             relaying.cancel()
@@ -125,9 +129,16 @@ class _Answer:
                 self._client.abort()  # or half an answer would look whole
                 return
             if not data:
+                # A reset, which is an answer broken off unless it was for what the origin did not want to read.
+                if self._source.lost and not self._source.secure and _done_well(sending):
+                    self._client.abort()
                 break
             self.began = True
             self._client.write(data)
             await self._client.drain(self._limits.send_stall_s)
         if not self.began:
             raise BadGateway(f"{self._origin.authority} closed the connection without an answer.")
+
+
+def _done_well(task: asyncio.Task[None]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None

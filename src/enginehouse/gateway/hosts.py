@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ HOSTS: tuple[HostRule, ...] = (
 )
 
 
+@functools.lru_cache(maxsize=1024)
 def find_rule(host: str) -> HostRule | None:
     """The rule for `host`, or None when it is not ours. Case and one dot at the end don't matter."""
     host = host.lower().removesuffix(".")

@@ -14,8 +14,8 @@ class Limits:
     headers: int = 200
     head_s: float = 30.0
     """From the first byte of a request to the end of its headers, however slowly they drip."""
-    idle_s: float = 75.0
-    """Between two requests of a connection, and before its first."""
+    idle_s: float = 240.0
+    """Between two requests of a connection, and before its first; as long as Google's own servers wait."""
     body_idle_s: float = 120.0
     """Without one byte of a body that the application waits for."""
     send_stall_s: float = 300.0

@@ -24,7 +24,7 @@ from enginehouse.gateway.environment import original_environment
 from enginehouse.gateway.errors import TooManyConnections
 from enginehouse.gateway.limits import Limits
 from enginehouse.gateway.stream import Stream
-from enginehouse.gateway.trust import TrustBundle
+from enginehouse.gateway.trust import BUNDLE_NAME, TrustBundle
 from enginehouse.gateway.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class GatewayServer:
 
     def _prepare(self) -> None:
         authority = CertificateAuthority(self._ca_dir, self._clock)
-        self._trust = TrustBundle(self._ca_dir / "bundle.pem", authority.certificate_pem, self._environ)
+        self._trust = TrustBundle(self._ca_dir / BUNDLE_NAME, authority.certificate_pem, self._environ)
         self._trust.refresh()
         via = f"1.1 enginehouse-{secrets.token_hex(4)}".encode()
         trusted = ssl.create_default_context(cafile=str(self._trust.path))

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
 _HIGH_WATER_BYTES = 512 * 1024
 _LOW_WATER_BYTES = 128 * 1024
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
 
 
 class Stream(asyncio.Protocol):
@@ -47,6 +50,9 @@ class Stream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods alone
         self._transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES, low=_LOW_WATER_BYTES)
+        raw = transport.get_extra_info("socket")
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # or a tunnel to a dead host stays for ever
         if self._on_open is not None:
             self._on_open(self)
 
@@ -179,8 +185,16 @@ class Stream(asyncio.Protocol):
         self._pause_if_full()
 
     def abort(self) -> None:
-        """Drop the connection at once, with what is not sent yet."""
+        """Reset the connection at once, with what is not sent yet, so that the peer can't take it for a good end."""
+        if not self._closed.is_set():
+            with contextlib.suppress(OSError):
+                self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._transport.abort()
+
+    def close_soon(self) -> None:
+        """Close when all is sent, and let whoever reads see the end at once."""
+        self._transport.close()
+        self._end()
 
     async def close(self, timeout_s: float) -> None:
         """Close when all is sent; after `timeout_s` without."""

@@ -14,6 +14,10 @@ from pathlib import Path
 from enginehouse.core.errors import FailedPrecondition
 from enginehouse.core.files import atomic_write
 
+CERTIFICATE_NAME = "ca.pem"
+"""Our certificate alone, in the authority's directory."""
+BUNDLE_NAME = "bundle.pem"
+"""All certificates, in the same place."""
 _VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _SYSTEM_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine, Arch
