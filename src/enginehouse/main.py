@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hmac
 import logging
 import os
@@ -42,7 +43,7 @@ from enginehouse.core.errors import FailedPrecondition, InvalidArgument, Unauthe
 from enginehouse.core.files import FileLock, atomic_write_json, read_json
 from enginehouse.core.settings import Settings
 from enginehouse.core.units import format_time
-from enginehouse.gateway.environment import DEFAULT_TOKEN, Wiring
+from enginehouse.gateway.environment import DEFAULT_TOKEN, Wiring, original_environment
 from enginehouse.gateway.proxy import GatewayServer
 from enginehouse.iam.service import PolicyService
 from enginehouse.jobs.entries import LogEntries
@@ -59,7 +60,8 @@ from enginehouse.runtimes.catalogue import Catalogue
 from enginehouse.serving.pool import ServerPool
 from enginehouse.serving.router import PredictApp
 from enginehouse.serving.server import Limits
-from enginehouse.storage.local import LocalObjectStore
+from enginehouse.storage.mapped import MappedObjectStore, parse_mappings
+from enginehouse.storage.remote import Service
 
 _log = logging.getLogger(__name__)
 
@@ -188,7 +190,14 @@ class Composition:
         uv = Path(uv_tool.find_uv_bin())
         self._store = SqlMetadataStore.open_sqlite(settings.metadata_path, clock)
         self._store.clear_leases()  # whoever held them is dead: the data directory is locked
-        self._storage = LocalObjectStore(settings.objects_dir, clock)
+        self._storage = MappedObjectStore(
+            settings.objects_dir,
+            clock,
+            mappings=parse_mappings(settings.bucket_mappings),
+            # Not by our own gateway, which would lead back here.
+            service=Service(original_environment(os.environ)),
+            unknown_buckets=settings.unknown_buckets,
+        )
         self._catalogue = Catalogue.load(uv=uv)
         self._runtimes = RuntimeCache(settings.runtimes_dir, uv)
         self._reconciler = JobReconciler(
@@ -291,8 +300,12 @@ class Composition:
                 token=settings.token,
                 clock=self._clock,
             )
-            with contextlib.suppress(OSError):
+            try:
                 self._gateway_url = _url(settings.host, await gateway.start())
+            except OSError as error:
+                if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                    raise
+            else:
                 return gateway
         raise FailedPrecondition(
             f"Can't listen on {settings.host}:{settings.gateway_port} for the gateway: the port is taken. Choose "

@@ -50,6 +50,18 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("project", str, "enginehouse", "Project that `mle` uses when no --project is given."),
     Setting("staging_bucket", str, "", "Bucket for what `mle` uploads when no --staging-bucket is given."),
+    Setting(
+        "unknown_buckets",
+        str,
+        "refuse",
+        "What reading a bucket that is not here does: refuse, or forward to the real Cloud Storage.",
+    ),
+    Setting(
+        "bucket_mappings",
+        str,
+        "",
+        "Buckets to read that lie elsewhere, NAME=URI with blanks between: file:///PATH, gs://BUCKET, s3://BUCKET.",
+    ),
     Setting("runtimes_dir", Path, _cache_dir(), "Cache of built runtimes, shared by all engines of a user."),
     Setting("max_running_jobs", int, 8, "Training jobs that run at the same time; the others wait in the queue."),
     Setting("cancel_grace_s", float, 10.0, "Seconds between SIGTERM and SIGKILL when a job is cancelled."),
@@ -73,6 +85,8 @@ class Settings:
     token: str
     project: str
     staging_bucket: str
+    unknown_buckets: str
+    bucket_mappings: str
     runtimes_dir: Path
     max_running_jobs: int
     cancel_grace_s: float

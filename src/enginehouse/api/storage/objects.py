@@ -11,7 +11,7 @@ from starlette.responses import Response
 from enginehouse.api.storage.buckets import page_size
 from enginehouse.api.storage.call import Call, parse_int64
 from enginehouse.api.storage.downloads import download, not_modified
-from enginehouse.api.storage.resources import digests, merged_attributes, object_resource
+from enginehouse.api.storage.resources import merged_attributes, object_resource
 from enginehouse.core.errors import ConditionNotMet, InvalidArgument
 from enginehouse.storage.base import AttributeChange, ComposeSource, ListPage, ObjectAttributes, ObjectInfo
 
@@ -125,6 +125,7 @@ async def compose(call: Call) -> Response:
     destination = body.get("destination") or {}
     if not isinstance(sources, list) or not isinstance(destination, dict):
         raise InvalidArgument("sourceObjects must be a list, destination an object.", field="sourceObjects")
+    # The destination's checksums are not looked at: gcloud sends those of the first part as the whole's.
     info = await call.run(
         call.store.compose,
         call.path["bucket"],
@@ -132,7 +133,6 @@ async def compose(call: Call) -> Response:
         [_compose_source(source) for source in sources],
         attributes=merged_attributes(ObjectAttributes(), destination),
         preconditions=call.preconditions(),
-        expected=digests(destination),
         delete_sources=body.get("deleteSourceObjects") is True,
     )
     return _resource(call, info)
