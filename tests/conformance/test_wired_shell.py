@@ -105,7 +105,6 @@ def test_the_chapters_commands(sdk: str, engine: EngineProcess, project: Path, t
     assert "state: SUCCEEDED" in trained
     deployed = source(DEPLOY.format(**names), project, engine, environ)
     assert f"models/iris_{suffix}]" in deployed
-    assert "done." in deployed
     predicted = source(PREDICT.format(**names), project, engine, environ)
     for name in ("setosa", "versicolor", "virginica"):
         assert name in predicted

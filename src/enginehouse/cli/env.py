@@ -21,10 +21,10 @@ command = functools.partial(click.command, cls=Command)
 
 @command(
     examples="""
-        eval "$(mle env)"
-        eval "$(mle env --unset)"
-        mle env --shell fish | source
-        eval "$(mle env --plain)"
+        mle env
+        mle env --unset
+        mle env --shell fish
+        mle env --plain
     """
 )
 @click.option("--plain", is_flag=True, help="Endpoint overrides only, without proxy and certificates.")
@@ -34,7 +34,10 @@ command = functools.partial(click.command, cls=Command)
 )
 @pass_invocation
 def env(invocation: Invocation, plain: bool, unset: bool, shell: str | None) -> None:
-    """Print what wires a shell: gcloud, gsutil and Google's clients then talk to the engine."""
+    """Print what wires a shell: gcloud, gsutil and Google's clients then talk to the engine.
+
+    For the shell to read: eval "$(mle env)", or in fish: mle env | source.
+    """
     from enginehouse.gateway.environment import unwire
     from enginehouse.gateway.shells import render, shell_of
 

@@ -27,7 +27,7 @@ CHILDREN = {
     "predict": Child("enginehouse.cli.predict:predict", "Ask a deployed model for predictions."),
     "operations": Child("enginehouse.cli.operations:operations", "Look at long-running operations."),
     "runtimes": Child("enginehouse.cli.runtimes:runtimes", "List and build runtimes."),
-    "env": Child("enginehouse.cli.env:env", "Wire a shell: gcloud, gsutil and Google's clients talk to the engine."),
+    "env": Child("enginehouse.cli.env:env", "Wire a shell for gcloud, gsutil and Google's clients."),
     "run": Child("enginehouse.cli.env:run", "Run one command wired to the engine."),
     "version": Child("enginehouse.cli.engine:version", "Print the versions of mle and of the engine."),
 }
