@@ -41,8 +41,10 @@ from enginehouse.backends.local import LocalBackend
 from enginehouse.core.clock import Clock, SystemClock
 from enginehouse.core.errors import FailedPrecondition, InvalidArgument, Unauthenticated
 from enginehouse.core.files import FileLock, atomic_write_json, read_json
+from enginehouse.core.loopback import LOOPBACK_HOSTS, LOOPBACK_PEERS
 from enginehouse.core.settings import Settings
 from enginehouse.core.units import format_time
+from enginehouse.gateway.clients import prepare_client
 from enginehouse.gateway.environment import DEFAULT_TOKEN, Wiring, original_environment
 from enginehouse.gateway.proxy import GatewayServer
 from enginehouse.iam.service import PolicyService
@@ -67,8 +69,6 @@ _log = logging.getLogger(__name__)
 
 _LOCK_ATTEMPTS = 10
 _LOCK_EVERY_S = 0.05
-_LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
-_LOOPBACK_PEERS = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
 
 
 class Engine:
@@ -83,7 +83,7 @@ class Engine:
     """
 
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
-        if settings.host not in _LOOPBACK_HOSTS and not settings.token:
+        if settings.host not in LOOPBACK_HOSTS and not settings.token:
             raise InvalidArgument(
                 f"Listening on {settings.host} lets other machines in. Set a token first (ENGINEHOUSE_TOKEN), which "
                 "they must send as 'Authorization: Bearer TOKEN'.",
@@ -312,21 +312,12 @@ class Composition:
             "another with --gateway-port, or 0 for a free one."
         )
 
-    def _wiring(self) -> Wiring | None:
-        """What training processes are told of the gateway; None where there is none."""
+    def _wiring(self, project: str) -> Wiring | None:
+        """How the training processes of a project reach the engine; None where there is no gateway."""
         if self._gateway_url is None:
             return None
-        settings = self._settings
-        return Wiring(
-            engine_url=self._url,
-            gateway_url=self._gateway_url,
-            project=settings.project,
-            bundle=settings.gateway_dir / "bundle.pem",
-            authority=settings.gateway_dir / "ca.pem",
-            files=settings.client_files_dir(settings.project),
-            token=settings.token,
-            shims=settings.shims_dir,
-            fast_tensorflow=True,
+        return prepare_client(
+            self._settings, project, engine_url=self._url, gateway_url=self._gateway_url, fast_tensorflow=True
         )
 
     def _forget(self, project: str, model_id: str) -> None:
@@ -357,7 +348,7 @@ class Front:
         if scope.get("extensions", {}).get("enginehouse.gateway", {}).get("proxy_authenticated"):
             return True
         client = scope.get("client")
-        if client is not None and client[0] in _LOOPBACK_PEERS:
+        if client is not None and client[0] in LOOPBACK_PEERS:
             return True
         sent = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         return hmac.compare_digest(sent, self._expected)

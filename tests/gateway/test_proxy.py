@@ -402,7 +402,7 @@ class TestAccess:
     @pytest.fixture
     def strangers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let this machine count as another."""
-        monkeypatch.setattr(connection_module, "_LOOPBACK_PEERS", frozenset())
+        monkeypatch.setattr(connection_module, "LOOPBACK_PEERS", frozenset())
 
     def test_beyond_loopback_a_token_is_needed(self, tmp_path: Path):
         with pytest.raises(InvalidArgument, match="token"):

@@ -2,9 +2,10 @@
 
 import pytest
 
+from enginehouse.core.cases import camel_case, snake_case
 from enginehouse.core.errors import InvalidArgument
 from enginehouse.schemas.ml_v1 import AcceleratorConfig, Job, TrainingInput, TrainingOutput
-from enginehouse.schemas.wire import Int64, decode, encode, snake_case, to_builtins
+from enginehouse.schemas.wire import Int64, decode, encode, to_builtins
 
 
 def test_int64_is_text_on_the_wire_and_read_either_way() -> None:
@@ -50,3 +51,8 @@ def test_null_means_not_set_and_no_body_is_an_empty_message() -> None:
 def test_snake_case() -> None:
     assert snake_case("useChiefInTfConfig") == "use_chief_in_tf_config"
     assert snake_case("already_snake.subField") == "already_snake.sub_field"
+
+
+def test_camel_case() -> None:
+    assert camel_case("use_chief_in_tf_config") == "useChiefInTfConfig"
+    assert camel_case(snake_case("packageUris")) == "packageUris"

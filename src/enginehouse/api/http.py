@@ -16,9 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from enginehouse.core import errors
+from enginehouse.core.cases import snake_case
 from enginehouse.core.errors import EngineError, Internal, InvalidArgument
 from enginehouse.core.filters import parse_filter
-from enginehouse.schemas.wire import Message, decode, snake_case, to_builtins
+from enginehouse.schemas.wire import Message, decode, to_builtins
 
 _log = logging.getLogger(__name__)
 

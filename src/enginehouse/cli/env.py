@@ -73,27 +73,15 @@ def _wire(invocation: Invocation, *, plain: bool) -> Change:
     from dataclasses import replace
 
     from enginehouse.core.errors import FailedPrecondition
-    from enginehouse.gateway.credentials import write_client_files
-    from enginehouse.gateway.environment import Wiring, wire
-    from enginehouse.gateway.shims import write_shims
+    from enginehouse.gateway.clients import prepare_client
+    from enginehouse.gateway.environment import wire
 
     client = invocation.client()
     status = client.engine.status()
-    data_dir = Path(status["dataDir"])
     if not plain and not status.get("gatewayUrl"):
         raise FailedPrecondition("The engine runs without its gateway (setting gateway); use: mle env --plain")
-    settings = replace(invocation.settings(), data_dir=data_dir)
+    settings = replace(invocation.settings(), data_dir=Path(status["dataDir"]))
     project = invocation.project or os.environ.get("ENGINEHOUSE_PROJECT") or status["project"]
-    wiring = Wiring(
-        engine_url=status["url"],
-        gateway_url=None if plain else status["gatewayUrl"],
-        project=project,
-        bundle=settings.gateway_dir / "bundle.pem",
-        authority=settings.gateway_dir / "ca.pem",
-        files=settings.client_files_dir(project),
-        token=settings.token,
-        shims=settings.shims_dir,
-    )
-    write_client_files(wiring)
-    write_shims(settings.shims_dir)
+    gateway_url = None if plain else status["gatewayUrl"]
+    wiring = prepare_client(settings, project, engine_url=status["url"], gateway_url=gateway_url)
     return wire(wiring, os.environ)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from fnmatch import translate
 from typing import Any
 
+from enginehouse.core.cases import camel_case
 from enginehouse.core.errors import InvalidArgument
 from enginehouse.core.units import parse_time_ns
 
@@ -130,7 +131,7 @@ def lookup_in(value: Mapping[str, Any]) -> Lookup:
         for part in _path_parts(path):
             if not isinstance(found, Mapping):
                 return None
-            found = found.get(part, found.get(_camel(part)))
+            found = found.get(part, found.get(camel_case(part)))
         return found
 
     return lookup
@@ -353,11 +354,6 @@ def _path_parts(path: str) -> list[str]:
 
 def _unquote(text: str) -> str:
     return re.sub(r"\\(.)", r"\1", text[1:-1]) if text.startswith('"') and len(text) > 1 else text
-
-
-def _camel(name: str) -> str:
-    head, *rest = name.split("_")
-    return head + "".join(part.capitalize() for part in rest)
 
 
 def _is_number(text: str) -> bool:

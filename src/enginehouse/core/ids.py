@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import secrets
 
+from enginehouse.core.errors import Aborted
+
 
 def new_id(length: int = 16) -> str:
     """A random lower-case hex id of `length` characters (4 bits each), safe in file names and URLs."""
@@ -26,3 +28,18 @@ def etag_matches(sent: str, revision: int) -> bool:
     except ValueError:
         return False
     return raw == revision.to_bytes(8, "big")
+
+
+def check_etag(sent: str, revision: int, *, kind: str = "resource") -> None:
+    """Refuse an update that was made from an old state. No etag, no check.
+
+    Args:
+        sent: the client's etag, or "".
+        revision: what the etag must name.
+        kind: the word for what changed, in the error.
+
+    Raises:
+        Aborted: the etag names another revision.
+    """
+    if sent and not etag_matches(sent, revision):
+        raise Aborted(f"The {kind} has changed since it was read (etag); read it again and repeat the update.")

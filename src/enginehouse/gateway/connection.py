@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from enginehouse.core.errors import EngineError
+from enginehouse.core.loopback import LOOPBACK_PEERS
 from enginehouse.gateway.ca import CertificateAuthority
 from enginehouse.gateway.errors import BadRequest, LoopDetected, Misdirected, ProxyAuthRequired
 from enginehouse.gateway.forward import forward, tunnel
@@ -37,7 +38,6 @@ _PORTS = {"https": 443, "http": 80}
 _SCHEMES = {port: scheme for scheme, port in _PORTS.items()}
 _LAST_CLOSE_S = 1.0
 """For a client to notice that its connection is closed when the gateway stops."""
-_LOOPBACK_PEERS = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
 
 
 @dataclass
@@ -206,7 +206,7 @@ class Connection:
         Raises:
             ProxyAuthRequired: from another machine, without it.
         """
-        if self._client[0] in _LOOPBACK_PEERS:
+        if self._client[0] in LOOPBACK_PEERS:
             return
         token = self._services.token.encode()
         for value in head.values(b"proxy-authorization"):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from enginehouse.core.clock import Clock
 from enginehouse.core.errors import EngineError, InvalidArgument
+from enginehouse.core.loopback import LOOPBACK_HOSTS
 from enginehouse.gateway.ca import CertificateAuthority
 from enginehouse.gateway.connection import Connection, Services
 from enginehouse.gateway.environment import original_environment
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 _BACKLOG = 2048
 _TRUST_REFRESH_S = 60.0
 
@@ -68,7 +68,7 @@ class GatewayServer:
         limits: Limits | None = None,
         clock: Clock | None = None,
     ) -> None:
-        if host not in _LOOPBACK_HOSTS and not token:
+        if host not in LOOPBACK_HOSTS and not token:
             raise InvalidArgument(f"A gateway on {host} lets other machines in; it needs a token.", field="token")
         self._app = app
         self._host = host

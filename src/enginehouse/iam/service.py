@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from enginehouse.core import ids
-from enginehouse.core.errors import Aborted, InvalidArgument, NotFound
+from enginehouse.core.errors import InvalidArgument, NotFound
 from enginehouse.core.names import JobName, ModelName
 from enginehouse.iam.permissions import JOB_PERMISSIONS, MODEL_PERMISSIONS
 from enginehouse.metadata.base import MetadataStore
@@ -56,8 +56,7 @@ class PolicyService:
             )
 
         def change(value: dict[str, object], revision: int) -> dict[str, object]:
-            if sent.etag and not ids.etag_matches(sent.etag, revision):
-                raise Aborted("The policy has changed since it was read (etag); read it again and repeat the update.")
+            ids.check_etag(sent.etag, revision, kind="policy")
             policy = from_builtins(Policy, value)
             for part in mask - {"etag"}:
                 setattr(policy, part, getattr(sent, part))

@@ -6,15 +6,15 @@ for others. Called by `validate` before a job is queued.
 
 from __future__ import annotations
 
-import re
 import tarfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import IO
 
+from enginehouse.runtimes.packages import module_names
+
 _MAX_MEMBERS = 100_000
-_SKIPPED_FOLDERS = re.compile(r"(\.egg-info|\.dist-info|\.data)$")
 
 
 class UnreadableArchive(ValueError):
@@ -74,7 +74,7 @@ def _read_tar(tar: tarfile.TarFile, member: str) -> str:
     return file.read(1 << 20).decode("utf-8", "replace") if file else ""
 
 
-def _zip_reader(archive: zipfile.ZipFile):  # type: ignore[no-untyped-def]  # a closure over one open archive
+def _zip_reader(archive: zipfile.ZipFile) -> Callable[[str], str]:
     def read(member: str) -> str:
         with archive.open(member) as file:
             return file.read(1 << 20).decode("utf-8", "replace")
@@ -82,30 +82,17 @@ def _zip_reader(archive: zipfile.ZipFile):  # type: ignore[no-untyped-def]  # a 
     return read
 
 
-def _contents(members: Iterable[str], *, is_wheel: bool, read) -> ArchiveContents:  # type: ignore[no-untyped-def]
-    modules: set[str] = set()
+def _contents(members: Iterable[str], *, is_wheel: bool, read: Callable[[str], str]) -> ArchiveContents:
+    files: list[str] = []
     has_requirements = False
     for member in members:
-        parts = member.strip("/").split("/")
-        if parts[-1] == "requires.txt":
+        name = member.strip("/").rpartition("/")[2]
+        if name == "requires.txt":
             has_requirements = has_requirements or bool(read(member).strip())
-        elif parts[-1] in ("METADATA", "PKG-INFO"):
+        elif name in ("METADATA", "PKG-INFO"):
             has_requirements = has_requirements or "\nRequires-Dist:" in read(member)
-        elif parts[-1].endswith(".py"):
-            if not is_wheel:
-                parts = parts[1:]  # an sdist lies in one folder, name-version/
-                if parts[:1] == ["src"]:
-                    parts = parts[1:]
-            module = _module_name(parts)
-            if module:
-                modules.add(module)
-    return ArchiveContents(frozenset(modules), has_requirements)
-
-
-def _module_name(parts: list[str]) -> str:
-    if not parts or any(_SKIPPED_FOLDERS.search(part) for part in parts) or parts == ["setup.py"]:
-        return ""
-    parts = [*parts[:-1], parts[-1].removesuffix(".py")]
-    if parts[-1] == "__init__":
-        parts = parts[:-1]
-    return ".".join(parts) if all(part.isidentifier() for part in parts) else ""
+        elif is_wheel:
+            files.append(member)
+        else:  # an sdist lies in one folder, name-version/
+            files.append(member.strip("/").partition("/")[2].removeprefix("src/"))
+    return ArchiveContents(frozenset(module_names(files)), has_requirements)

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from enginehouse.core.cases import snake_case
 from enginehouse.gateway.environment import Wiring, wire
-from enginehouse.schemas.wire import snake_case
 
 
 def training_environment(

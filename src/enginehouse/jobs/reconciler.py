@@ -10,20 +10,18 @@ import logging
 import os
 import shutil
 import socket
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from enginehouse.backends.base import Backend, Phase
+from enginehouse.core.background import Background
 from enginehouse.core.clock import Clock
 from enginehouse.core.errors import Aborted, EngineError
 from enginehouse.core.names import JobName, ObjectUri
 from enginehouse.core.settings import Settings
 from enginehouse.core.units import format_duration, parse_duration_s
-from enginehouse.gateway.credentials import write_client_files
 from enginehouse.gateway.environment import Wiring
-from enginehouse.gateway.shims import write_shims
 from enginehouse.jobs import lifecycle, queue
 from enginehouse.jobs.environment import training_environment
 from enginehouse.jobs.plan import Plan, ReplicaPlan
@@ -51,7 +49,7 @@ class JobReconciler:
     """Drives all jobs of one engine.
 
     Args:
-        wiring: tells how replicas reach the engine; asked at each launch, None without a gateway.
+        wiring: project → how its replicas reach the engine; asked at each launch, None without a gateway.
     """
 
     def __init__(
@@ -64,7 +62,7 @@ class JobReconciler:
         *,
         engine_url: str,
         uv: Path,
-        wiring: Callable[[], Wiring | None] = lambda: None,
+        wiring: Callable[[str], Wiring | None] = lambda _project: None,
     ) -> None:
         self._store = store
         self._storage = storage
@@ -74,36 +72,24 @@ class JobReconciler:
         self._engine_url = engine_url
         self._wiring = wiring
         self._uv = uv
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
         self._lease: Lease | None = None
-        self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
+        self._background = Background("jobs", self._pass, retry_s=_IDLE_POLL_S)
 
     def start(self) -> None:
-        self._thread.start()
+        self._background.start()
 
     def stop(self) -> None:
         """End the loop; jobs go on."""
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._background.stop()
         if self._lease is not None:
             self._store.release_lease(self._lease)
 
     def wake(self) -> None:
         """Something changed: look now instead of at the next tick."""
-        self._wake.set()
+        self._background.wake()
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._wake.clear()
-            try:
-                busy = self.run_once()
-            except Exception:
-                _log.exception("the pass over the jobs failed; trying again")
-                busy = False
-            self._wake.wait(_ACTIVE_POLL_S if busy else _IDLE_POLL_S)
+    def _pass(self) -> float:
+        return _ACTIVE_POLL_S if self.run_once() else _IDLE_POLL_S
 
     def run_once(self) -> bool:
         """One pass over all unfinished jobs.
@@ -230,7 +216,7 @@ class JobReconciler:
             task_index=replica.index,
             training_input=training_input,
             engine_url=self._engine_url,
-            wiring=self._wire(job.name.project),
+            wiring=self._wiring(job.name.project),
             host_environment=os.environ,
         )
         spec = ReplicaSpec(
@@ -247,16 +233,6 @@ class JobReconciler:
             grace_s=self._settings.cancel_grace_s,
         )
         self._backend.launch(directory, spec)
-
-    def _wire(self, project: str) -> Wiring | None:
-        """How the replicas of a project reach the engine, with the files that this speaks of written."""
-        wiring = self._wiring()
-        if wiring is None:
-            return None
-        wiring = replace(wiring, project=project, files=self._settings.client_files_dir(project))
-        write_client_files(wiring)
-        write_shims(self._settings.shims_dir)
-        return wiring
 
     def _stage_packages(self, job: JobRecord, directory: Path) -> list[PackageFile]:
         """Bring the packages beside the replica, so that it needs no engine to install them."""

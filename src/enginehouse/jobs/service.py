@@ -11,7 +11,7 @@ from typing import Any
 
 from enginehouse.core import ids, names
 from enginehouse.core.clock import Clock
-from enginehouse.core.errors import Aborted, InvalidArgument
+from enginehouse.core.errors import InvalidArgument
 from enginehouse.core.filters import EVERYTHING, Filter
 from enginehouse.core.names import JobName
 from enginehouse.core.units import format_time
@@ -116,17 +116,11 @@ class JobService:
         names.check_labels(job.labels, field="job.labels")
 
         def change(old: JobRecord) -> tuple[JobRecord, list[NewEvent]]:
-            check_etag(job.etag, old.revision)
+            ids.check_etag(job.etag, old.revision)
             labels = job.labels if "labels" in update_mask else old.labels
             return replace(old, labels=labels), []
 
         return job_message(self._store.change_job(name, change))
-
-
-def check_etag(etag: str, revision: int) -> None:
-    """Refuse an update that was made from an old state. No etag, no check."""
-    if etag and not ids.etag_matches(etag, revision):
-        raise Aborted("The resource has changed since it was read (etag); read it again and repeat the update.")
 
 
 def job_message(job: JobRecord) -> Job:

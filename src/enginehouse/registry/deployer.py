@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from enginehouse.core.background import Background
 from enginehouse.core.clock import Clock
 from enginehouse.core.errors import EngineError, FailedPrecondition, Internal, NotFound
 from enginehouse.core.names import ObjectUri, OperationName, VersionName
@@ -31,7 +31,7 @@ from enginehouse.storage.base import ObjectStore
 
 _log = logging.getLogger(__name__)
 
-_IDLE_POLL_S = 1.0
+_POLL_S = 1.0
 _WORKERS = 2
 
 
@@ -70,28 +70,23 @@ class Deployer:
         self._clock = clock
         self._directory = directory
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
         self._under_way: set[OperationName] = set()
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="deploy")
-        self._thread = threading.Thread(target=self._run, name="deployer", daemon=True)
+        self._background = Background("deployer", self._pass, retry_s=_POLL_S)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._sweep()
-        self._thread.start()
+        self._background.start()
 
     def stop(self) -> None:
         """End the loop; operations under way are begun again by the next engine."""
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._background.stop()
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     def wake(self) -> None:
         """There is a new operation."""
-        self._wake.set()
+        self._background.wake()
 
     def retire(self, uid: str) -> None:
         """Stop the servers of a version that is gone and remove its files."""
@@ -108,17 +103,13 @@ class Deployer:
             if folder.name not in known:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._wake.clear()
-            try:
-                for operation in self._store.pending_operations():
-                    if operation.name not in self._under_way:
-                        self._under_way.add(operation.name)
-                        self._workers.submit(self._carry_out, operation)
-            except Exception:
-                _log.exception("the pass over the operations failed; trying again")
-            self._wake.wait(_IDLE_POLL_S)
+    def _pass(self) -> float:
+        """Hand new operations to the workers; the seconds until the next look."""
+        for operation in self._store.pending_operations():
+            if operation.name not in self._under_way:
+                self._under_way.add(operation.name)
+                self._workers.submit(self._carry_out, operation)
+        return _POLL_S
 
     def _carry_out(self, operation: OperationRecord) -> None:
         try:
@@ -141,7 +132,7 @@ class Deployer:
             self._copy_artifacts(version)
             self._load_and_test(version)
         except Exception as error:
-            if self._stopping.is_set():
+            if self._background.is_stopping:
                 return
             if not isinstance(error, EngineError):
                 _log.exception("%s failed", operation.name)

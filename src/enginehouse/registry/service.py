@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from enginehouse.core import ids, names
+from enginehouse.core.cases import camel_case
 from enginehouse.core.clock import Clock
 from enginehouse.core.errors import FailedPrecondition, InvalidArgument, NotFound
 from enginehouse.core.filters import EVERYTHING, Filter
 from enginehouse.core.names import ModelName, ObjectUri, OperationName, VersionName
-from enginehouse.jobs.service import check_etag
 from enginehouse.metadata.base import MetadataStore
 from enginehouse.metadata.paging import filtered_page
 from enginehouse.metadata.records import ModelRecord, NewEvent, OperationRecord, VersionRecord
@@ -48,7 +47,6 @@ _UNSUPPORTED = {
     "package_uris": "Packages for prediction are not available in this release.",
     "explanation_config": "Explanations are not available in this release.",
 }
-R = TypeVar("R", ModelRecord, VersionRecord)
 
 
 class RegistryService:
@@ -128,7 +126,7 @@ class RegistryService:
             self._require_ready(VersionName(name.project, name.model_id, default_id))
 
         def change(old: ModelRecord) -> tuple[ModelRecord, Sequence[NewEvent]]:
-            check_etag(model.etag, old.revision)
+            ids.check_etag(model.etag, old.revision)
             request = _patched(old.request, model, update_mask & {"description", "labels"})
             return replace(old, request=request, default_version_id=default_id or old.default_version_id), []
 
@@ -237,7 +235,7 @@ class RegistryService:
         names.check_labels(version.labels, field="version.labels")
 
         def change(old: VersionRecord) -> tuple[VersionRecord, Sequence[NewEvent]]:
-            check_etag(version.etag, old.revision)
+            ids.check_etag(version.etag, old.revision)
             _refuse_while_changing(old)
             return replace(old, request=_patched(old.request, version, update_mask - {"etag"})), []
 
@@ -374,8 +372,7 @@ def _patched(request: dict[str, object], message: Message, paths: frozenset[str]
     sent = to_builtins(message)
     result = dict(request)
     for path in paths:
-        head, *rest = path.split("_")
-        key = (head + "".join(part.capitalize() for part in rest)).partition(".")[0]
+        key = camel_case(path.partition(".")[0])
         result.pop(key, None)
         if key in sent:
             result[key] = sent[key]

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from enginehouse.core.cases import snake_case
 from enginehouse.core.errors import InvalidArgument
 
 
@@ -81,11 +82,6 @@ def to_builtins(message: Message) -> dict[str, Any]:
 def encode(message: Message) -> bytes:
     """A message as JSON bytes."""
     return msgspec.json.encode(message, enc_hook=_encode_hook)
-
-
-def snake_case(name: str) -> str:
-    """`packageUris` → `package_uris`."""
-    return re.sub(r"(?<=[a-z0-9])([A-Z])", lambda m: "_" + m.group(1).lower(), name)
 
 
 def _without_nulls(value: Any) -> Any:

@@ -6,6 +6,7 @@ Comes in: a bucket's name at a service that speaks the JSON API. Goes out: `Obje
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import ssl
@@ -76,9 +77,14 @@ class Service:
 
     def __init__(self, environ: Mapping[str, str], url: str = REAL_SERVICE) -> None:
         self.url = url.rstrip("/")
-        self._opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler(_proxies(environ, self.url)),
-            urllib.request.HTTPSHandler(context=_trust(environ)),
+        self._environ = dict(environ)
+
+    @functools.cached_property
+    def _opener(self) -> urllib.request.OpenerDirector:
+        # Made when it is first needed: reading all certificates takes time, and few engines look elsewhere.
+        return urllib.request.build_opener(
+            urllib.request.ProxyHandler(_proxies(self._environ, self.url)),
+            urllib.request.HTTPSHandler(context=_trust(self._environ)),
         )
 
     def open(self, path: str, query: Mapping[str, str], headers: Mapping[str, str] | None = None) -> HTTPResponse:

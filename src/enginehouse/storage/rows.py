@@ -184,11 +184,6 @@ def attributes_to_json(attributes: ObjectAttributes) -> str:
     return _to_json({name: value for name, value in vars(attributes).items() if value != getattr(default, name)})
 
 
-def attributes_from_json(text: str) -> ObjectAttributes:
-    """Back from `attributes_to_json`."""
-    return ObjectAttributes(**json.loads(text))
-
-
 def _to_json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
