@@ -19,7 +19,7 @@ from enginehouse.registry.deployer import Deployer
 from enginehouse.registry.directory import StoredVersions
 from enginehouse.registry.service import RegistryService
 from enginehouse.runtimes.catalogue import Catalogue
-from enginehouse.schemas.ml_v1 import Model, Operation, Version
+from enginehouse.schemas.ml_v1 import AutoScaling, Model, Operation, Version
 from enginehouse.serving.types import DeployReport, ModelLoadError, ServedVersion
 from enginehouse.storage.local import LocalObjectStore
 from enginehouse.testing.clock import FakeClock
@@ -283,6 +283,15 @@ def test_patches_change_what_they_name_and_nothing_else(world: World) -> None:
     assert error.value.field == "update_mask"
     with pytest.raises(EngineError, match="etag"):
         world.registry.patch_model(MODEL, Model(etag="AAAAAAAAAAE="), frozenset({"description"}))
+
+
+def test_a_nested_field_is_changed_alone(world: World) -> None:
+    world.wait(world.create(auto_scaling=AutoScaling(min_nodes=1, max_nodes=5)))
+    patched = world.registry.patch_version(
+        V1, Version(auto_scaling=AutoScaling(min_nodes=2)), frozenset({"auto_scaling.min_nodes"})
+    )
+    assert patched.response is not None
+    assert patched.response["autoScaling"] == {"minNodes": 2, "maxNodes": 5}
 
 
 def test_models_are_unique_and_well_named(world: World) -> None:

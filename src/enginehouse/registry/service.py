@@ -7,7 +7,9 @@ operation is carried out by the `Deployer`; all other operations are done when t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 from enginehouse.core import ids, names
 from enginehouse.core.cases import camel_case
@@ -304,7 +306,7 @@ class RegistryService:
         return Empty()
 
     def _operation(
-        self, kind: OperationType, model: ModelName, version_id: str, request: dict[str, object]
+        self, kind: OperationType, model: ModelName, version_id: str, request: dict[str, Any]
     ) -> OperationRecord:
         now_ns = self._clock.time_ns()
         target = "_".join(part for part in (model.model_id, version_id) if part)
@@ -327,7 +329,7 @@ class RegistryService:
         kind: OperationType,
         model: ModelName,
         version_id: str,
-        request: dict[str, object],
+        request: dict[str, Any],
         response: Version | Model | None,
     ) -> Operation:
         operation = self._ended(self._operation(kind, model, version_id, request), response)
@@ -367,13 +369,16 @@ def _as_requested(version: Version) -> Version:
     )
 
 
-def _patched(request: dict[str, object], message: Message, paths: frozenset[str] | set[str]) -> dict[str, object]:
-    """`request` with the top-level fields of `paths` taken from `message`."""
-    sent = to_builtins(message)
-    result = dict(request)
+def _patched(request: dict[str, Any], message: Message, paths: frozenset[str] | set[str]) -> dict[str, Any]:
+    """`request` with the fields of `paths` (`auto_scaling.min_nodes`) taken from `message`, and no others."""
+    sent, result = to_builtins(message), deepcopy(request)
     for path in paths:
-        key = camel_case(path.partition(".")[0])
-        result.pop(key, None)
-        if key in sent:
-            result[key] = sent[key]
+        *parents, leaf = [camel_case(part) for part in path.split(".")]
+        source, target = sent, result
+        for parent in parents:
+            source, target = source.get(parent, {}), target.setdefault(parent, {})
+        if leaf in source:
+            target[leaf] = source[leaf]
+        else:
+            target.pop(leaf, None)
     return result
