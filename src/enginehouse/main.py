@@ -28,12 +28,14 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from enginehouse.api.auth import AuthApi
+from enginehouse.api.discovery import discovery_routes
 from enginehouse.api.engine import EngineApi
 from enginehouse.api.http import on_http_exception
 from enginehouse.api.logging import LoggingApi
 from enginehouse.api.ml_v1 import MlApi
 from enginehouse.api.ml_v1.iam import IamApi
-from enginehouse.api.ml_v1.places import place_routes
+from enginehouse.api.ml_v1.methods import ml_routes
+from enginehouse.api.ml_v1.places import place_handlers
 from enginehouse.api.protocol import BoundedProtocol
 from enginehouse.api.storage import storage_routes
 from enginehouse.api.storage.hosts import StorageHosts
@@ -246,11 +248,14 @@ class Composition:
         )
         max_bytes = settings.max_body_bytes
         return [
-            *IamApi(PolicyService(store), max_bytes).routes(),
-            *place_routes(),
+            *ml_routes(
+                MlApi(jobs, registry, max_bytes).handlers(),
+                IamApi(PolicyService(store), max_bytes).handlers(),
+                place_handlers(),
+            ),
+            *discovery_routes(),
             *LoggingApi(LogEntries(store, settings.jobs_dir, clock), max_bytes).routes(),
             *AuthApi(settings.token or DEFAULT_TOKEN, settings.project).routes(),
-            *MlApi(jobs, registry, max_bytes).routes(),
         ]
 
     def _engine_routes(self) -> list[BaseRoute]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from enginehouse.core.errors import FailedPrecondition, InvalidArgument
+from enginehouse.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from enginehouse.core.names import JobName
 from enginehouse.core.settings import load_settings
 from enginehouse.jobs.logs import job_log
@@ -90,6 +90,19 @@ def world(tmp_path: Path) -> Iterator[World]:
     yield world
     world.store.close()
     world.storage.close()
+
+
+def test_submitting_is_safe_to_repeat(world: World) -> None:
+    name = world.submit()
+    world.clock.advance(29)
+    assert world.submit() == name
+    assert len(world.store.active_jobs()) == 1
+    assert world.lines(name).count("Validating job requirements...") == 1
+    with pytest.raises(AlreadyExists):
+        world.submit(args=["--other"])
+    world.clock.advance(2)  # who names no run of his can't be told from another for long
+    with pytest.raises(AlreadyExists):
+        world.submit()
 
 
 def test_a_good_job_goes_its_whole_way(world: World) -> None:
@@ -331,7 +344,7 @@ class TestValidation:
         assert error.value.field == "job.job_id"
         world.submit()
         with pytest.raises(Exception, match="iris_1") as duplicate:
-            world.submit()
+            world.submit(args=["--other"])
         assert duplicate.value.http_status == 409  # type: ignore[attr-defined]
 
 

@@ -44,6 +44,21 @@ def test_the_migrations_make_the_tables_that_the_code_declares(tmp_path: Path) -
     database.close()
 
 
+def test_data_of_an_older_release_is_kept(tmp_path: Path) -> None:
+    database = Database.sqlite(tmp_path / "m.sqlite3")
+    store = SqlMetadataStore(database, FakeClock())
+    database.migrate()
+    store.create_job(make_job(), [])
+    with database.write() as connection:  # as the first release left it
+        for table in ("jobs", "models", "versions"):
+            connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN creation_key"))
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+    store.close()
+    store = SqlMetadataStore.open_sqlite(tmp_path / "m.sqlite3", FakeClock())
+    assert store.get_job(JobName("demo", "job_1")) == make_job()
+    store.close()
+
+
 def test_a_newer_schema_is_refused_with_the_cure(tmp_path: Path) -> None:
     database = Database.sqlite(tmp_path / "m.sqlite3")
     database.migrate()

@@ -147,12 +147,12 @@ def test_a_bad_model_fails_with_the_reason_and_leaves_no_files(world: World) -> 
     world.servers.judge = refuse
     ended = world.wait(world.create())
     assert ended.error is not None
-    assert ended.error["message"] == (
+    assert ended.error.message == (
         "Create Version failed. Bad model detected with error:  "
         '"Failed to load model: it is no model (Error code: 0)"'
     )
     version = world.registry.get_version(V1)
-    assert (version.state, version.error_message) == ("FAILED", ended.error["message"])
+    assert (version.state, version.error_message) == ("FAILED", ended.error.message)
     with pytest.raises(FailedPrecondition, match="it is no model"):
         world.directory.resolve("demo", "iris", "v1")
     assert list(world.settings.versions_dir.iterdir()) == []
@@ -251,7 +251,7 @@ def test_a_version_being_created_is_left_alone(world: World) -> None:
         with pytest.raises(FailedPrecondition, match="CREATING"):
             world.directory.resolve("demo", "iris", "v1")
         with pytest.raises(AlreadyExists):
-            world.create()
+            world.create(description="another")
     finally:
         going_on.set()
     assert world.wait(operation).error is None
@@ -294,9 +294,26 @@ def test_a_nested_field_is_changed_alone(world: World) -> None:
     assert patched.response["autoScaling"] == {"minNodes": 2, "maxNodes": 5}
 
 
+def test_creates_are_safe_to_repeat(world: World) -> None:
+    made = world.registry.create_model("demo", Model(name="m2"), "run-1")
+    world.clock.advance(3600)
+    assert world.registry.create_model("demo", Model(name="m2"), "run-1") == made
+    for model, caller in ((Model(name="m2"), "run-2"), (Model(name="m2", description="x"), "run-1")):
+        with pytest.raises(AlreadyExists):
+            world.registry.create_model("demo", model, caller)
+    version = Version(name="v1", deployment_uri="gs://bucket/good", runtime_version="scikit-learn-1.9")
+    operation = world.registry.create_version(MODEL, version, "run-1")
+    world.wait(operation)
+    world.registry.patch_version(V1, Version(description="later"), frozenset({"description"}))
+    assert world.registry.create_version(MODEL, version, "run-1").name == operation.name
+    with pytest.raises(AlreadyExists):
+        world.registry.create_version(MODEL, version, "run-2")
+    assert world.wait(world.create("v2")).error is None
+
+
 def test_models_are_unique_and_well_named(world: World) -> None:
     with pytest.raises(AlreadyExists):
-        world.registry.create_model("demo", Model(name="iris"))
+        world.registry.create_model("demo", Model(name="iris", description="another"))
     with pytest.raises(InvalidArgument) as error:
         world.registry.create_model("demo", Model(name="1-iris"))
     assert error.value.field == "model.name"

@@ -6,7 +6,9 @@ In: Starlette requests. Out: values that the rooms below understand, and their m
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 import orjson
@@ -15,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from enginehouse.api.fields import Selection, parse_fields, select
 from enginehouse.core import errors
 from enginehouse.core.cases import snake_case
 from enginehouse.core.errors import EngineError, Internal, InvalidArgument
@@ -25,11 +28,16 @@ _log = logging.getLogger(__name__)
 
 DEFAULT_PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100
+_ALT = ("json", "media", "")
 M = TypeVar("M", bound=Message)
+Handler = Callable[[Request], Awaitable[Response]]
+_INVOCATION = re.compile(r"\binvocation-id/(\S+)")
 
 
 def json_response(request: Request, value: Any, *, status: int = 200) -> Response:
     """`value` as JSON, indented unless the client asks for `prettyPrint=false`, as Google's APIs do."""
+    if status < HTTPStatus.BAD_REQUEST:
+        value = select(value, fields_of(request))
     pretty = request.query_params.get("prettyPrint", "true") != "false"
     body = orjson.dumps(value, option=orjson.OPT_INDENT_2 if pretty else 0)
     return Response(body, status, media_type="application/json")
@@ -37,6 +45,20 @@ def json_response(request: Request, value: Any, *, status: int = 200) -> Respons
 
 def message_response(request: Request, message: Message) -> Response:
     return json_response(request, to_builtins(message))
+
+
+def fields_of(request: Request) -> Selection | None:
+    """What the client wants of the answer (`fields`); None for all of it."""
+    return parse_fields(request.query_params.get("fields", ""))
+
+
+def caller_of(request: Request) -> str:
+    """What tells one run of a client from all others, also when it sends a request again; empty for most clients.
+
+    gcloud names its invocation in the User-Agent; others may send the header Idempotency-Key (an IETF draft).
+    """
+    found = _INVOCATION.search(request.headers.get("user-agent", ""))
+    return request.headers.get("idempotency-key", "") or (found[1] if found else "")
 
 
 def error_response(request: Request, error: EngineError) -> Response:
@@ -79,11 +101,17 @@ def update_mask_of(request: Request) -> frozenset[str]:
     return frozenset(snake_case(part.strip()) for part in text.split(",") if part.strip())
 
 
-def endpoint(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """Let core errors of `handler` be answers, and anything else a 500 with a line in the engine's log."""
+def endpoint(handler: Handler) -> Handler:
+    """Answer core errors of `handler` as the API's, and anything else by a 500 with a line in the engine's log.
+
+    Parameters that no answer can meet (`alt`, `fields`) are refused before anything is done.
+    """
 
     async def answer(request: Request) -> Response:
         try:
+            if request.query_params.get("alt", "json") not in _ALT:
+                raise InvalidArgument("Answers are JSON; leave alt out or send alt=json.", field="alt")
+            fields_of(request)
             return await handler(request)
         except EngineError as error:
             return error_response(request, error)

@@ -11,9 +11,10 @@ from typing import Any
 
 from enginehouse.core import ids, names
 from enginehouse.core.clock import Clock
-from enginehouse.core.errors import InvalidArgument
+from enginehouse.core.errors import AlreadyExists, InvalidArgument
 from enginehouse.core.filters import EVERYTHING, Filter
 from enginehouse.core.names import JobName
+from enginehouse.core.repeats import creation_key, is_repeat
 from enginehouse.core.units import format_time
 from enginehouse.jobs import lifecycle
 from enginehouse.jobs.validate import Validator
@@ -40,8 +41,11 @@ class JobService:
         self._clock = clock
         self._wake = wake
 
-    def create(self, project: str, job: Job) -> Job:
-        """Check and queue a job.
+    def create(self, project: str, job: Job, caller: str = "") -> Job:
+        """Check and queue a job; asked for the same again, give the job that is there (see core/repeats.py).
+
+        Args:
+            caller: names one run of a client, where it tells.
 
         Raises:
             InvalidArgument, FailedPrecondition: see `Validator`; nothing is stored.
@@ -53,21 +57,29 @@ class JobService:
             setattr(job, name, getattr(Job(), name))
         job.etag = ""
         scheduling = job.training_input.scheduling if job.training_input else None
+        request = to_builtins(job)
         record = JobRecord(
             name=JobName(project, job.job_id),
             state="QUEUED",
-            request=to_builtins(job),
+            request=request,
             labels=job.labels,
             priority=scheduling.priority if scheduling else 0,
             create_time_ns=self._clock.time_ns(),
             plan=plan.to_json(),
+            creation_key=creation_key(caller, request),
         )
         lines = [
             lifecycle.log(lifecycle.VALIDATING),
             lifecycle.log(lifecycle.VALIDATED),
             lifecycle.log(lifecycle.queued_line(job.job_id)),
         ]
-        created = self._store.create_job(record, [NewEvent("state", "created", data={"to": "QUEUED"}), *lines])
+        try:
+            created = self._store.create_job(record, [NewEvent("state", "created", data={"to": "QUEUED"}), *lines])
+        except AlreadyExists:
+            created = self._store.get_job(record.name)
+            # Who comes back under no name after the job has ended means a new one.
+            if not is_repeat(record, created) or (created.is_terminal and not caller):
+                raise
         self._wake()
         return job_message(created)
 

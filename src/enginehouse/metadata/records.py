@@ -1,6 +1,7 @@
 """What the store holds, as plain frozen records.
 
-Times are nanoseconds since the epoch, None where it has not happened. `revision` grows by one with each change.
+Times are nanoseconds since the epoch, None where it has not happened. `revision` grows by one with each change;
+`creation_key` tells a repeated create from a new one (core/repeats.py).
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class JobRecord:
     waiting_reason: str = ""
     stop_reason: str = ""
     revision: int = 1
+    creation_key: str = ""
 
     @property
     def is_terminal(self) -> bool:
@@ -90,6 +92,7 @@ class ModelRecord:
     create_time_ns: int
     default_version_id: str = ""
     revision: int = 1
+    creation_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ class VersionRecord:
     error_message: str = ""
     last_use_time_ns: int | None = None
     revision: int = 1
+    creation_key: str = ""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ jobs = sa.Table(
     sa.Column("waiting_reason", sa.Text, nullable=False),
     sa.Column("stop_reason", sa.Text, nullable=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("creation_key", sa.String(64), nullable=False, server_default=""),
     sa.UniqueConstraint("project", "job_id", name="jobs_name"),
     # The reconciler looks for unfinished jobs many times a second; there are few of them among many.
     sa.Index("jobs_active", "state", "sequence"),
@@ -43,6 +44,7 @@ models = sa.Table(
     sa.Column("create_time_ns", sa.BigInteger, nullable=False),
     sa.Column("default_version_id", sa.String(128), nullable=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("creation_key", sa.String(64), nullable=False, server_default=""),
 )
 
 versions = sa.Table(
@@ -59,6 +61,7 @@ versions = sa.Table(
     sa.Column("error_message", sa.Text, nullable=False),
     sa.Column("last_use_time_ns", sa.BigInteger),
     sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("creation_key", sa.String(64), nullable=False, server_default=""),
     sa.ForeignKeyConstraint(["project", "model_id"], ["models.project", "models.model_id"]),
 )
 

@@ -8,7 +8,7 @@ from enginehouse.core import ids
 from enginehouse.core.names import VersionName
 from enginehouse.core.units import format_time
 from enginehouse.metadata.records import ModelRecord, OperationRecord, VersionRecord
-from enginehouse.schemas.ml_v1 import Model, Operation, OperationMetadata, Version
+from enginehouse.schemas.ml_v1 import Model, Operation, OperationMetadata, Status, Version
 from enginehouse.schemas.wire import from_builtins, to_builtins
 
 _TYPE_PREFIX = "type.googleapis.com/google.cloud.ml.v1."
@@ -59,7 +59,7 @@ def operation_message(operation: OperationRecord) -> Operation:
         name=str(operation.name),
         metadata={"@type": _TYPE_PREFIX + "OperationMetadata", **to_builtins(metadata)},
         done=operation.done,
-        error=operation.error,
+        error=from_builtins(Status, operation.error) if operation.error else None,
         response=operation.response,
     )
 

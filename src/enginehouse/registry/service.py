@@ -14,9 +14,10 @@ from typing import Any
 from enginehouse.core import ids, names
 from enginehouse.core.cases import camel_case
 from enginehouse.core.clock import Clock
-from enginehouse.core.errors import FailedPrecondition, InvalidArgument, NotFound
+from enginehouse.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from enginehouse.core.filters import EVERYTHING, Filter
 from enginehouse.core.names import ModelName, ObjectUri, OperationName, VersionName
+from enginehouse.core.repeats import creation_key, is_repeat
 from enginehouse.metadata.base import MetadataStore
 from enginehouse.metadata.paging import filtered_page
 from enginehouse.metadata.records import ModelRecord, NewEvent, OperationRecord, VersionRecord
@@ -81,8 +82,8 @@ class RegistryService:
 
     # --- models ---
 
-    def create_model(self, project: str, model: Model) -> Model:
-        """Add a model, at once."""
+    def create_model(self, project: str, model: Model, caller: str = "") -> Model:
+        """Add a model, at once; asked for the same again by `caller`, give what is there (see core/repeats.py)."""
         names.check_project_id(project)
         names.check_resource_id(model.name, kind="model", field="model.name")
         names.check_labels(model.labels, field="model.labels")
@@ -99,8 +100,15 @@ class RegistryService:
             name=ModelName(project, model.name),
             request=to_builtins(request),
             create_time_ns=self._clock.time_ns(),
+            creation_key=creation_key(caller, to_builtins(request)),
         )
-        return model_message(self._store.create_model(record), None)
+        try:
+            return model_message(self._store.create_model(record), None)
+        except AlreadyExists:
+            existing = self._store.get_model(record.name)
+            if not is_repeat(record, existing):
+                raise
+            return self._model_message(existing)
 
     def get_model(self, name: ModelName) -> Model:
         return self._model_message(self._store.get_model(name))
@@ -155,8 +163,10 @@ class RegistryService:
 
     # --- versions ---
 
-    def create_version(self, model: ModelName, version: Version) -> Operation:
+    def create_version(self, model: ModelName, version: Version, caller: str = "") -> Operation:
         """Check what can be checked at once and leave loading and testing to the deployer.
+
+        Asked for the same again by `caller`, give the operation that there is (see core/repeats.py).
 
         Raises:
             InvalidArgument, FailedPrecondition: naming the field; nothing is stored.
@@ -171,20 +181,39 @@ class RegistryService:
         framework = self._check_artifacts(version)
         self._check_runtime(version, framework)
         now_ns = self._clock.time_ns()
-        request = _as_requested(version)
+        request = to_builtins(_as_requested(version))
         record = VersionRecord(
             name=name,
             uid=ids.new_id(),
             state="CREATING",
-            request=to_builtins(request),
+            request=request,
             framework=framework,
             create_time_ns=now_ns,
+            creation_key=creation_key(caller, request),
         )
         operation = self._operation("CREATE_VERSION", model, version.name, record.request)
-        self._store.create_version(record, operation)
+        try:
+            self._store.create_version(record, operation)
+        except AlreadyExists:
+            creation = self._creation_of(name) if is_repeat(record, self._store.get_version(name)) else None
+            if creation is None:
+                raise
+            return operation_message(creation)
         self._forget(model.project, model.model_id)
         self._wake()
         return operation_message(operation)
+
+    def _creation_of(self, name: VersionName) -> OperationRecord | None:
+        """The operation that made a version: the newest of its kind."""
+        wanted, token = ("CREATE_VERSION", name.model, name.version_id), ""
+        while True:
+            page = self._store.list_operations(name.project, page_size=100, page_token=token)
+            for each in page.items:
+                if (each.operation_type, each.model, each.version_id) == wanted:
+                    return each
+            token = page.next_token
+            if not token:
+                return None
 
     def _check_artifacts(self, version: Version) -> str:
         if not version.deployment_uri:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from enginehouse.schemas.wire import Message
+from enginehouse.schemas.wire import Base64, FieldMask, Message
 
 
 class Expr(Message):
@@ -34,12 +34,12 @@ class Policy(Message):
     version: int = 0
     bindings: list[Binding] = []
     audit_configs: list[AuditConfig] = []
-    etag: str = ""
+    etag: Base64 = ""
 
 
 class SetIamPolicyRequest(Message):
     policy: Policy | None = None
-    update_mask: str = ""
+    update_mask: FieldMask = ""
 
 
 class TestIamPermissionsRequest(Message):

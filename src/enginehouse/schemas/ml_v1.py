@@ -5,11 +5,11 @@ Source: the `ml` v1 discovery document, revision 20251213. Field comments tell o
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import field
 
-from enginehouse.schemas.wire import Int64, Message
+from enginehouse.schemas.wire import Base64, Duration, Int64, Message, OutputOnly, Timestamp
 
 JobState = Literal[
     "STATE_UNSPECIFIED", "QUEUED", "PREPARING", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLING", "CANCELLED"
@@ -74,8 +74,8 @@ class EncryptionConfig(Message):
 
 
 class Scheduling(Message):
-    max_running_time: str = ""  # a duration, "7200s"
-    max_wait_time: str = ""
+    max_running_time: Duration = ""
+    max_wait_time: Duration = ""
     priority: int = 0
     strategy: str = ""
 
@@ -151,8 +151,8 @@ class HyperparameterOutput(Message):
     final_metric: HyperparameterMetric | None = None
     all_metrics: list[HyperparameterMetric] = []
     is_trial_stopped_early: bool = False
-    start_time: str = ""
-    end_time: str = ""
+    start_time: Timestamp = ""
+    end_time: Timestamp = ""
     state: JobState = "STATE_UNSPECIFIED"
     built_in_algorithm_output: BuiltInAlgorithmOutput | None = None
     web_access_uris: dict[str, str] = {}
@@ -166,7 +166,7 @@ class TrainingOutput(Message):
     is_built_in_algorithm_job: bool = False
     built_in_algorithm_output: BuiltInAlgorithmOutput | None = None
     hyperparameter_metric_tag: str = ""
-    web_access_uris: dict[str, str] = {}
+    web_access_uris: Annotated[dict[str, str], OutputOnly] = {}
 
 
 class PredictionInput(Message):
@@ -195,16 +195,20 @@ class Job(Message):
     job_id: str = ""
     training_input: TrainingInput | None = None
     prediction_input: PredictionInput | None = None
-    create_time: str = ""
-    start_time: str = ""
-    end_time: str = ""
+    create_time: Timestamp = ""
+    start_time: Timestamp = ""
+    end_time: Timestamp = ""
     state: JobState = "STATE_UNSPECIFIED"
     error_message: str = ""
     training_output: TrainingOutput | None = None
     prediction_output: PredictionOutput | None = None
     labels: dict[str, str] = {}
-    etag: str = ""
-    job_position: Int64 = Int64(0)
+    etag: Base64 = ""
+    job_position: Annotated[Int64, OutputOnly] = Int64(0)
+
+
+class CancelJobRequest(Message):
+    pass
 
 
 class ListJobsResponse(Message):
@@ -280,8 +284,8 @@ class Version(Message):
     description: str = ""
     is_default: bool = False
     deployment_uri: str = ""
-    create_time: str = ""
-    last_use_time: str = ""
+    create_time: Timestamp = ""
+    last_use_time: Timestamp = ""
     runtime_version: str = ""
     python_version: str = ""
     machine_type: str = ""
@@ -299,9 +303,13 @@ class Version(Message):
     container: ContainerSpec | None = None
     routes: RouteMap | None = None
     labels: dict[str, str] = {}
-    etag: str = ""
-    last_migration_time: str = ""
-    last_migration_model_id: str = ""
+    etag: Base64 = ""
+    last_migration_time: Annotated[Timestamp, OutputOnly] = ""
+    last_migration_model_id: Annotated[str, OutputOnly] = ""
+
+
+class SetDefaultVersionRequest(Message):
+    pass
 
 
 class ListVersionsResponse(Message):
@@ -317,7 +325,7 @@ class Model(Message):
     online_prediction_logging: bool = False
     online_prediction_console_logging: bool = False
     labels: dict[str, str] = {}
-    etag: str = ""
+    etag: Base64 = ""
 
 
 class ListModelsResponse(Message):
@@ -329,9 +337,9 @@ class ListModelsResponse(Message):
 
 
 class OperationMetadata(Message):
-    create_time: str = ""
-    start_time: str = ""
-    end_time: str = ""
+    create_time: Timestamp = ""
+    start_time: Timestamp = ""
+    end_time: Timestamp = ""
     is_cancellation_requested: bool = False
     operation_type: OperationType = "OPERATION_TYPE_UNSPECIFIED"
     model_name: str = ""
@@ -340,16 +348,72 @@ class OperationMetadata(Message):
     project_number: Int64 = Int64(0)
 
 
+class Status(Message):
+    """google.rpc.Status."""
+
+    code: int = 0
+    message: str = ""
+    details: list[dict[str, Any]] = []
+
+
 class Operation(Message):
     """google.longrunning.Operation; `metadata` and `response` carry their `@type`."""
 
     name: str = ""
     metadata: dict[str, Any] = {}
     done: bool = False
-    error: dict[str, Any] | None = None
+    error: Status | None = None
     response: dict[str, Any] | None = None
 
 
 class ListOperationsResponse(Message):
     operations: list[Operation] = []
     next_page_token: str = ""
+    unreachable: list[str] = []
+
+
+# --- prediction ---------------------------------------------------------------------------------------------------
+
+
+class HttpBody(Message):
+    """google.api.HttpBody: bytes that are no message."""
+
+    content_type: str = ""
+    data: Base64 = ""
+    extensions: list[dict[str, Any]] = []
+
+
+class PredictRequest(Message):
+    http_body: HttpBody | None = None
+
+
+class ExplainRequest(Message):
+    http_body: HttpBody | None = None
+
+
+# --- the service --------------------------------------------------------------------------------------------------
+
+
+class Capability(Message):
+    type: Literal["TYPE_UNSPECIFIED", "TRAINING", "BATCH_PREDICTION", "ONLINE_PREDICTION"] = "TYPE_UNSPECIFIED"
+    available_accelerators: list[AcceleratorType] = []
+
+
+class Location(Message):
+    name: str = ""
+    capabilities: list[Capability] = []
+
+
+class ListLocationsResponse(Message):
+    locations: list[Location] = []
+    next_page_token: str = ""
+
+
+class Config(Message):
+    tpu_service_account: str = ""
+
+
+class GetConfigResponse(Message):
+    service_account: str = ""
+    service_account_project: Int64 = Int64(0)
+    config: Config | None = None

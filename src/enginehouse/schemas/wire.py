@@ -7,12 +7,18 @@ Called by `api` for requests and answers and by `metadata` for the messages that
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from enginehouse.core.cases import snake_case
 from enginehouse.core.errors import InvalidArgument
+
+Timestamp = Annotated[str, msgspec.Meta(extra={"format": "google-datetime"})]
+Duration = Annotated[str, msgspec.Meta(extra={"format": "google-duration"})]
+FieldMask = Annotated[str, msgspec.Meta(extra={"format": "google-fieldmask"})]
+Base64 = Annotated[str, msgspec.Meta(extra={"format": "byte"})]
+OutputOnly = msgspec.Meta(extra={"readOnly": True})
 
 
 class Int64(int):

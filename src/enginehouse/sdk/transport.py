@@ -20,6 +20,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from enginehouse import __version__
 from enginehouse.core.errors import DeadlineExceeded, EngineError, Internal
+from enginehouse.core.ids import new_id
 from enginehouse.sdk.errors import EngineUnreachable, error_from_response
 
 _RETRY_DELAYS_S = (0.05, 0.15, 0.4)
@@ -135,11 +136,13 @@ class Transport:
     def _send(
         self, method: str, target: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float
     ) -> http.client.HTTPResponse:
+        # What two requests ask for is two things, even when they are equal.
+        own = {"Idempotency-Key": new_id()} if method == "POST" else {}
         delays = iter(_RETRY_DELAYS_S if method in _IDEMPOTENT else ())
         while True:
             try:
                 connection = self._connection(timeout_s)
-                connection.request(method, target, body=body, headers=self._headers | dict(headers))
+                connection.request(method, target, body=body, headers=self._headers | own | dict(headers))
                 return connection.getresponse()
             except (OSError, http.client.HTTPException) as error:
                 self._drop()

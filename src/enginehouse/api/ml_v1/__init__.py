@@ -1,36 +1,43 @@
-"""The routes of ml v1: one line per method of the API.
+"""The methods of ml v1 on jobs, models, versions and operations.
 
-A route reads the request, calls one method of a service and writes its message. Services block (SQLite, files), so
+A handler reads the request, calls one method of a service and writes its message. Services block (SQLite, files), so
 they run in threads.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
-from enginehouse.api.http import endpoint, in_thread, list_query_of, message_response, read_message, update_mask_of
+from enginehouse.api.http import (
+    Handler,
+    caller_of,
+    in_thread,
+    list_query_of,
+    message_response,
+    read_message,
+    update_mask_of,
+)
 from enginehouse.core.names import JobName, ModelName, OperationName, VersionName
 from enginehouse.jobs.service import JobService
 from enginehouse.registry.service import RegistryService
-from enginehouse.schemas.ml_v1 import Empty, Job, Model, Operation, Version
-
-_PROJECT = "/v1/projects/{project}"
-_JOB = _PROJECT + "/jobs/{job}"
-_MODEL = _PROJECT + "/models/{model}"
-_VERSION = _MODEL + "/versions/{version}"
-_OPERATION = _PROJECT + "/operations/{operation}"
+from enginehouse.schemas.ml_v1 import (
+    CancelJobRequest,
+    Empty,
+    Job,
+    Model,
+    Operation,
+    SetDefaultVersionRequest,
+    Version,
+)
 
 _SETTLE_S = 5.0
 _SETTLE_POLL_S = 0.05
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True)
@@ -41,30 +48,29 @@ class MlApi:
     registry: RegistryService
     max_body_bytes: int
 
-    def routes(self) -> list[BaseRoute]:
-        """All routes; those with a `:verb` first, since `{job}` would swallow it."""
-        table: list[tuple[str, str, Handler]] = [
-            ("POST", _JOB + ":cancel", self._cancel_job),
-            ("POST", _PROJECT + "/jobs", self._create_job),
-            ("GET", _PROJECT + "/jobs", self._list_jobs),
-            ("GET", _JOB, self._get_job),
-            ("PATCH", _JOB, self._patch_job),
-            ("POST", _PROJECT + "/models", self._create_model),
-            ("GET", _PROJECT + "/models", self._list_models),
-            ("GET", _MODEL, self._get_model),
-            ("PATCH", _MODEL, self._patch_model),
-            ("DELETE", _MODEL, self._delete_model),
-            ("POST", _VERSION + ":setDefault", self._set_default_version),
-            ("POST", _MODEL + "/versions", self._create_version),
-            ("GET", _MODEL + "/versions", self._list_versions),
-            ("GET", _VERSION, self._get_version),
-            ("PATCH", _VERSION, self._patch_version),
-            ("DELETE", _VERSION, self._delete_version),
-            ("POST", _OPERATION + ":cancel", self._cancel_operation),
-            ("GET", _PROJECT + "/operations", self._list_operations),
-            ("GET", _OPERATION, self._get_operation),
-        ]
-        return [Route(path, endpoint(handler), methods=[verb]) for verb, path, handler in table]
+    def handlers(self) -> dict[str, Handler]:
+        """Handlers by method id."""
+        return {
+            "projects.jobs.create": self._create_job,
+            "projects.jobs.list": self._list_jobs,
+            "projects.jobs.get": self._get_job,
+            "projects.jobs.patch": self._patch_job,
+            "projects.jobs.cancel": self._cancel_job,
+            "projects.models.create": self._create_model,
+            "projects.models.list": self._list_models,
+            "projects.models.get": self._get_model,
+            "projects.models.patch": self._patch_model,
+            "projects.models.delete": self._delete_model,
+            "projects.models.versions.create": self._create_version,
+            "projects.models.versions.list": self._list_versions,
+            "projects.models.versions.get": self._get_version,
+            "projects.models.versions.patch": self._patch_version,
+            "projects.models.versions.delete": self._delete_version,
+            "projects.models.versions.setDefault": self._set_default_version,
+            "projects.operations.list": self._list_operations,
+            "projects.operations.get": self._get_operation,
+            "projects.operations.cancel": self._cancel_operation,
+        }
 
     async def _answer(self, request: Request, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Response:
         return message_response(request, await in_thread(method, *args, **kwargs) or Empty())
@@ -73,7 +79,7 @@ class MlApi:
 
     async def _create_job(self, request: Request) -> Response:
         job = await read_message(request, Job, max_bytes=self.max_body_bytes)
-        return await self._answer(request, self.jobs.create, request.path_params["project"], job)
+        return await self._answer(request, self.jobs.create, request.path_params["project"], job, caller_of(request))
 
     async def _list_jobs(self, request: Request) -> Response:
         return await self._answer(request, self.jobs.list, request.path_params["project"], **list_query_of(request))
@@ -86,14 +92,15 @@ class MlApi:
         return await self._answer(request, self.jobs.patch, _job_name(request), job, update_mask_of(request))
 
     async def _cancel_job(self, request: Request) -> Response:
-        await read_message(request, Empty, max_bytes=self.max_body_bytes)
+        await read_message(request, CancelJobRequest, max_bytes=self.max_body_bytes)
         return await self._answer(request, self.jobs.cancel, _job_name(request))
 
     # --- models ---
 
     async def _create_model(self, request: Request) -> Response:
         model = await read_message(request, Model, max_bytes=self.max_body_bytes)
-        return await self._answer(request, self.registry.create_model, request.path_params["project"], model)
+        project = request.path_params["project"]
+        return await self._answer(request, self.registry.create_model, project, model, caller_of(request))
 
     async def _list_models(self, request: Request) -> Response:
         project = request.path_params["project"]
@@ -114,7 +121,7 @@ class MlApi:
 
     async def _create_version(self, request: Request) -> Response:
         version = await read_message(request, Version, max_bytes=self.max_body_bytes)
-        operation = await in_thread(self.registry.create_version, _model_name(request), version)
+        operation = await in_thread(self.registry.create_version, _model_name(request), version, caller_of(request))
         return message_response(request, await self._settled(operation))
 
     async def _settled(self, operation: Operation) -> Operation:
@@ -143,7 +150,7 @@ class MlApi:
         return await self._answer(request, self.registry.delete_version, _version_name(request))
 
     async def _set_default_version(self, request: Request) -> Response:
-        await read_message(request, Empty, max_bytes=self.max_body_bytes)
+        await read_message(request, SetDefaultVersionRequest, max_bytes=self.max_body_bytes)
         return await self._answer(request, self.registry.set_default_version, _version_name(request))
 
     # --- operations ---

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
-from enginehouse.api.http import endpoint, in_thread, message_response, read_message
+from enginehouse.api.http import Handler, in_thread, message_response, read_message
 from enginehouse.core.names import JobName, ModelName
 from enginehouse.iam.service import PolicyService
 from enginehouse.schemas.iam import SetIamPolicyRequest, TestIamPermissionsRequest
@@ -21,16 +20,10 @@ class IamApi:
     policies: PolicyService
     max_body_bytes: int
 
-    def routes(self) -> list[BaseRoute]:
-        routes: list[BaseRoute] = []
-        for kind in ("jobs", "models"):
-            path = f"/v1/projects/{{project}}/{kind}/{{resource}}"
-            routes += [
-                Route(path + ":getIamPolicy", endpoint(self._get), methods=["GET"]),
-                Route(path + ":setIamPolicy", endpoint(self._set), methods=["POST"]),
-                Route(path + ":testIamPermissions", endpoint(self._test), methods=["POST"]),
-            ]
-        return routes
+    def handlers(self) -> dict[str, Handler]:
+        """Handlers by method id."""
+        verbs = {"getIamPolicy": self._get, "setIamPolicy": self._set, "testIamPermissions": self._test}
+        return {f"projects.{kind}.{verb}": verbs[verb] for kind in ("jobs", "models") for verb in verbs}
 
     async def _get(self, request: Request) -> Response:
         return message_response(request, await in_thread(self.policies.get, _name(request)))
@@ -45,5 +38,7 @@ class IamApi:
 
 
 def _name(request: Request) -> JobName | ModelName:
-    kind = JobName if request.url.path.split("/")[4] == "jobs" else ModelName
-    return kind(request.path_params["project"], request.path_params["resource"])
+    params = request.path_params
+    if "job" in params:
+        return JobName(params["project"], params["job"])
+    return ModelName(params["project"], params["model"])

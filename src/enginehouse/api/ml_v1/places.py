@@ -6,14 +6,15 @@ A method without a part answers FAILED_PRECONDITION: clients take it as final; a
 from __future__ import annotations
 
 import zlib
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
-from enginehouse.api.http import endpoint, json_response, page_of
+from enginehouse.api.http import Handler, message_response, page_of
+from enginehouse.api.ml_v1.methods import METHODS
 from enginehouse.core.errors import FailedPrecondition, NotFound
+from enginehouse.schemas.ml_v1 import Capability, Config, GetConfigResponse, ListLocationsResponse, Location
+from enginehouse.schemas.wire import Int64
 
 LOCATIONS = (
     "asia-east1",
@@ -32,26 +33,18 @@ LOCATIONS = (
 )
 """The regions that gcloud knows. All of them are this machine."""
 
-_CAPABILITIES = ("TRAINING", "ONLINE_PREDICTION")
-_PROJECT = "/v1/projects/{project}"
-_STUDIES = _PROJECT + "/locations/{location}/studies"
 
-
-def place_routes() -> list[BaseRoute]:
-    """The routes of this module."""
-    routes: list[BaseRoute] = [
-        Route(_PROJECT + ":getConfig", endpoint(_get_config), methods=["GET"]),
-        Route(_PROJECT + "/locations", endpoint(_list_locations), methods=["GET"]),
-        Route(_PROJECT + "/locations/{location}", endpoint(_get_location), methods=["GET"]),
-        Route(
-            _PROJECT + "/locations/{location}/operations/{operation}:cancel", endpoint(_operation), methods=["POST"]
-        ),
-        Route(_PROJECT + "/locations/{location}/operations/{operation}", endpoint(_operation), methods=["GET"]),
-        Route(_STUDIES + "/{rest:path}", endpoint(_no_studies), methods=["GET", "POST", "DELETE"]),
-        Route(_STUDIES, endpoint(_no_studies), methods=["GET", "POST"]),
-        Route(_PROJECT + "/{resource:path}:explain", endpoint(_no_explanations), methods=["POST"]),
-    ]
-    return routes
+def place_handlers() -> dict[str, Handler]:
+    """Handlers by method id."""
+    return {
+        "projects.getConfig": _get_config,
+        "projects.explain": _no_explanations,
+        "projects.locations.list": _list_locations,
+        "projects.locations.get": _get_location,
+        "projects.locations.operations.get": _operation,
+        "projects.locations.operations.cancel": _operation,
+        **{method.id: _no_studies for method in METHODS if ".studies." in method.id},
+    }
 
 
 def project_number(project: str) -> int:
@@ -61,36 +54,36 @@ def project_number(project: str) -> int:
 
 async def _get_config(request: Request) -> Response:
     number = project_number(request.path_params["project"])
-    config = {
-        "serviceAccount": f"service-{number}@cloud-ml.google.com.iam.gserviceaccount.com",
-        "serviceAccountProject": str(number),
-        "config": {"tpuServiceAccount": f"service-{number}@cloud-tpu.iam.gserviceaccount.com"},
-    }
-    return json_response(request, config)
+    config = GetConfigResponse(
+        service_account=f"service-{number}@cloud-ml.google.com.iam.gserviceaccount.com",
+        service_account_project=Int64(number),
+        config=Config(tpu_service_account=f"service-{number}@cloud-tpu.iam.gserviceaccount.com"),
+    )
+    return message_response(request, config)
 
 
 async def _list_locations(request: Request) -> Response:
     page = page_of(request)
     start = LOCATIONS.index(page["page_token"]) if page["page_token"] in LOCATIONS else 0
     shown = LOCATIONS[start : start + page["page_size"]]
-    answer: dict[str, Any] = {"locations": [_location(request, name) for name in shown]}
+    answer = ListLocationsResponse(locations=[_location(request, name) for name in shown])
     if start + len(shown) < len(LOCATIONS):
-        answer["nextPageToken"] = LOCATIONS[start + len(shown)]
-    return json_response(request, answer)
+        answer.next_page_token = LOCATIONS[start + len(shown)]
+    return message_response(request, answer)
 
 
 async def _get_location(request: Request) -> Response:
     name = request.path_params["location"]
     if name not in LOCATIONS:
         raise NotFound(f"There is no location {name!r}; `locations list` shows them all.", field="name")
-    return json_response(request, _location(request, name))
+    return message_response(request, _location(request, name))
 
 
-def _location(request: Request, name: str) -> dict[str, Any]:
-    return {
-        "name": f"projects/{request.path_params['project']}/locations/{name}",
-        "capabilities": [{"type": capability} for capability in _CAPABILITIES],
-    }
+def _location(request: Request, name: str) -> Location:
+    return Location(
+        name=f"projects/{request.path_params['project']}/locations/{name}",
+        capabilities=[Capability(type="TRAINING"), Capability(type="ONLINE_PREDICTION")],
+    )
 
 
 async def _operation(request: Request) -> Response:
