@@ -5,19 +5,46 @@ In: TrainingInput and the runtime that was chosen. Out: a `Plan`, stored with th
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from enginehouse.jobs.machines import TIERS, Machine, Tier, machine
 from enginehouse.runtimes.catalogue import Resolution
-from enginehouse.schemas.ml_v1 import TrainingInput
+from enginehouse.schemas.ml_v1 import ReplicaConfig, TrainingInput
+
+ROLES = ("master", "worker", "ps", "evaluator")
+_UNITS_PER_CPU_HOUR = 0.25
+_UNITS_PER_GPU_HOUR = 1.5
+
+
+@dataclass(frozen=True)
+class Resources:
+    """An amount of what hosts have: CPUs, memory in GiB, GPUs; and the training units that an hour of it costs."""
+
+    cpus: float = 0
+    memory_gib: float = 0
+    gpus: int = 0
+    ml_units: float = 0
+
+    def __add__(self, other: Resources) -> Resources:
+        return Resources(
+            self.cpus + other.cpus,
+            self.memory_gib + other.memory_gib,
+            self.gpus + other.gpus,
+            self.ml_units + other.ml_units,
+        )
 
 
 @dataclass(frozen=True)
 class ReplicaPlan:
-    """One process of a job: the `index`-th one of its `role`."""
+    """One process of a job: the `index`-th one of its `role`, and what its machine type would have given it."""
 
     role: str
     index: int
+    machine_type: str = ""
+    cpus: int = 1
+    memory_gib: float = 0
+    gpus: int = 0
 
     @property
     def task_name(self) -> str:
@@ -30,11 +57,12 @@ class Plan:
     """What will run.
 
     Attributes:
-        replicas: the master first.
+        replicas: the master first, then workers, parameter servers, evaluators.
         runtime_version: name in the catalogue, aliases resolved.
         python_version: "3.11".
         runtime_reason: why this runtime on this Python, for the job's owner.
         chief_name: key of the master in TF_CONFIG, "chief" or "master".
+        ml_units: training units per hour.
     """
 
     replicas: tuple[ReplicaPlan, ...]
@@ -42,6 +70,15 @@ class Plan:
     python_version: str
     runtime_reason: str
     chief_name: str
+    ml_units: float = field(default=1.0)
+
+    @property
+    def resources(self) -> Resources:
+        """All that the replicas ask for together."""
+        return sum(
+            (Resources(each.cpus, each.memory_gib, each.gpus) for each in self.replicas),
+            Resources(ml_units=self.ml_units),
+        )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,11 +91,44 @@ class Plan:
 
 def make_plan(training_input: TrainingInput, resolution: Resolution) -> Plan:
     """The plan of a job that `validate` has let through."""
-    chief_name = resolution.runtime.chief_name
+    tier = TIERS.get(training_input.scale_tier or "BASIC") or _custom(training_input)
+    replicas = [
+        _replica("master", 0, tier.master, training_input.master_config),
+        *(_replica("worker", i, tier.worker, training_input.worker_config) for i in range(tier.workers)),
+        *(
+            _replica("ps", i, tier.parameter_server, training_input.parameter_server_config)
+            for i in range(tier.parameter_servers)
+        ),
+        *(
+            _replica("evaluator", i, training_input.evaluator_type, training_input.evaluator_config)
+            for i in range(training_input.evaluator_count)
+        ),
+    ]
+    units = tier.ml_units
+    if training_input.scale_tier == "CUSTOM":
+        units = sum(each.cpus * _UNITS_PER_CPU_HOUR + each.gpus * _UNITS_PER_GPU_HOUR for each in replicas)
     return Plan(
-        replicas=(ReplicaPlan("master", 0),),
+        replicas=tuple(replicas),
         runtime_version=resolution.runtime.name,
         python_version=resolution.python_version,
         runtime_reason=resolution.reason,
-        chief_name="chief" if training_input.use_chief_in_tf_config else chief_name,
+        chief_name="chief" if training_input.use_chief_in_tf_config else resolution.runtime.chief_name,
+        ml_units=round(units, 2),
     )
+
+
+def _custom(training_input: TrainingInput) -> Tier:
+    return Tier(
+        training_input.master_type,
+        training_input.worker_type,
+        training_input.worker_count,
+        training_input.parameter_server_type,
+        training_input.parameter_server_count,
+    )
+
+
+def _replica(role: str, index: int, machine_type: str, config: ReplicaConfig | None) -> ReplicaPlan:
+    has = machine(machine_type) or Machine(1, 0)
+    accelerators = config.accelerator_config if config else None
+    gpus = accelerators.count if accelerators and accelerators.type.startswith("NVIDIA") else has.gpus
+    return ReplicaPlan(role, index, machine_type, has.cpus, has.memory_gib, gpus)
