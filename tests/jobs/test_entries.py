@@ -8,7 +8,7 @@ import pytest
 from enginehouse.core.errors import InvalidArgument, NotFound
 from enginehouse.core.names import JobName
 from enginehouse.jobs.entries import LogEntries
-from enginehouse.jobs.reconciler import replica_directory
+from enginehouse.jobs.run import replica_directory
 from enginehouse.metadata.records import NewEvent
 from enginehouse.metadata.store import SqlMetadataStore
 from enginehouse.schemas.logging import ListLogEntriesRequest, LogEntry, MonitoredResource, WriteLogEntriesRequest

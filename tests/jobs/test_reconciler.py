@@ -1,5 +1,7 @@
 """The reconciler against a backend under the test's control and a real store."""
 
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,8 @@ from enginehouse.core.errors import AlreadyExists, FailedPrecondition, InvalidAr
 from enginehouse.core.names import JobName
 from enginehouse.core.settings import load_settings
 from enginehouse.jobs.logs import job_log
-from enginehouse.jobs.reconciler import JobReconciler, replica_directory
+from enginehouse.jobs.reconciler import JobReconciler
+from enginehouse.jobs.run import replica_directory
 from enginehouse.jobs.service import JobService
 from enginehouse.jobs.validate import Validator
 from enginehouse.metadata.store import SqlMetadataStore
@@ -158,9 +161,11 @@ def test_a_job_that_ends_between_two_looks_was_running(world: World) -> None:
             "The replica master 0 exited with a non-zero status of 1. \nTraceback (most recent call last):\n  x\n"
             "ValueError: no\n\nTo find out more",
         ),
-        (Outcome("exited", signal=9), "The replica master 0 exited with a non-zero status of 9(SIGKILL).\n\n"),
+        (
+            Outcome("exited", signal=9, out_of_memory=True),
+            "The replica master 0 ran out-of-memory and exited with a non-zero status of 9(SIGKILL).\n\n",
+        ),
         (Outcome("environment_failed", message="No matching distribution"), "could not be prepared: No matching"),
-        (Outcome("lost", message="The runner died."), "The replica master 0 was lost: The runner died."),
     ],
 )
 def test_a_failed_job_says_why(world: World, outcome: Outcome, message: str) -> None:
@@ -271,8 +276,120 @@ def test_a_package_that_vanished_after_the_submit_fails_the_job(world: World) ->
     name = world.submit()
     world.storage.delete("bucket", "trainer-0.0.0.tar.gz")
     world.reconciler.run_once()
+    world.reconciler.run_once()
     assert world.state(name) == "FAILED"
     assert "trainer-0.0.0.tar.gz" in world.jobs.get(name).error_message
+
+
+CLUSTER = {"scaleTier": "CUSTOM", "masterType": "standard", "workerType": "standard", "workerCount": "1"} | {
+    "parameterServerType": "standard",
+    "parameterServerCount": "1",
+}
+TASKS = ("master-replica-0", "worker-replica-0", "ps-replica-0")
+
+
+class TestDistributed:
+    """One master, one worker and one parameter server, whose ends the test decides."""
+
+    @pytest.fixture
+    def name(self, world: World) -> JobName:
+        name = world.submit(**CLUSTER)
+        world.reconciler.run_once()
+        return name
+
+    def of(self, world: World, name: JobName, task: str, launch: int = 0) -> Path:
+        return replica_directory(world.settings.jobs_dir, name, task, launch)
+
+    def run(self, world: World, name: JobName) -> None:
+        for task in TASKS:
+            world.backend.run(self.of(world, name, task), world.clock.time_ns())
+        world.reconciler.run_once()
+        assert world.state(name) == "RUNNING"
+
+    def test_all_are_launched_and_know_each_other(self, world: World, name: JobName) -> None:
+        specs = [world.backend.launched[self.of(world, name, task)] for task in TASKS]
+        configs = [json.loads(spec.environment["TF_CONFIG"]) for spec in specs]
+        assert [config["task"]["type"] for config in configs] == ["chief", "worker", "ps"]
+        (cluster,) = {json.dumps(config["cluster"]) for config in configs}
+        addresses = [address for role in json.loads(cluster).values() for address in role]
+        assert len(set(addresses)) == 3
+
+    def test_the_job_runs_once_all_do(self, world: World, name: JobName) -> None:
+        for task in TASKS[:2]:
+            world.backend.run(self.of(world, name, task), world.clock.time_ns())
+        world.reconciler.run_once()
+        assert world.state(name) == "PREPARING"
+        self.run(world, name)
+
+    def test_it_ends_with_its_master_and_the_others_are_stopped(self, world: World, name: JobName) -> None:
+        self.run(world, name)
+        world.backend.end(self.of(world, name, TASKS[0]), Outcome("exited", exit_code=0, ended_ns=5))
+        world.reconciler.run_once()
+        world.restart().run_once()
+        assert set(world.backend.stops) == {self.of(world, name, task) for task in TASKS[1:]}
+        assert world.state(name) == "RUNNING", "it is over when its last process is"
+        for task in TASKS[1:]:
+            world.backend.end(self.of(world, name, task), Outcome("stopped", signal=15))
+        world.reconciler.run_once()
+        assert world.state(name) == "SUCCEEDED"
+        assert len(world.backend.reaped) == 3
+
+    def test_a_killed_worker_comes_back_with_its_address(self, world: World, name: JobName) -> None:
+        self.run(world, name)
+        before = world.backend.launched[self.of(world, name, TASKS[1])]
+        world.backend.end(self.of(world, name, TASKS[1]), Outcome("exited", signal=9))
+        world.reconciler.run_once()
+        world.restart().run_once()
+        after = world.backend.launched[self.of(world, name, TASKS[1], 1)]
+        assert after.environment["TF_CONFIG"] == before.environment["TF_CONFIG"]
+        assert len(world.backend.launched) == 4
+        assert "It is restarted (1 of 5)." in world.lines(name)[-1]
+        assert world.state(name) == "RUNNING"
+
+    def test_a_crash_begins_all_anew(self, world: World, name: JobName) -> None:
+        self.run(world, name)
+        world.backend.end(self.of(world, name, TASKS[2]), Outcome("exited", signal=11))
+        world.reconciler.run_once()
+        world.reconciler.run_once()
+        assert set(world.backend.stops) == {self.of(world, name, task) for task in TASKS[:2]}
+        for task in TASKS[:2]:
+            world.backend.end(self.of(world, name, task), Outcome("stopped", signal=15))
+        world.restart().run_once()
+        world.restart().run_once()
+        assert [self.of(world, name, task, 1) in world.backend.launched for task in TASKS] == [True] * 3
+        assert any("The whole job is begun anew (1 of 3)." in line for line in world.lines(name))
+
+    def test_an_exception_in_a_worker_fails_the_job(self, world: World, name: JobName) -> None:
+        self.run(world, name)
+        raised = Outcome("exited", exit_code=1, traceback="Traceback\nValueError: no", ended_ns=7)
+        world.backend.end(self.of(world, name, TASKS[1]), raised)
+        world.reconciler.run_once()
+        world.reconciler.run_once()
+        for task in (TASKS[0], TASKS[2]):
+            world.backend.end(self.of(world, name, task), Outcome("stopped", signal=15))
+        world.reconciler.run_once()
+        job = world.jobs.get(name)
+        assert job.state == "FAILED"
+        assert job.error_message.startswith("The replica worker 0 exited with a non-zero status of 1.")
+
+    def test_cancelling_stops_them_all(self, world: World, name: JobName) -> None:
+        self.run(world, name)
+        world.jobs.cancel(name)
+        world.reconciler.run_once()
+        assert set(world.backend.stops) == {self.of(world, name, task) for task in TASKS}
+        for task in TASKS:
+            world.backend.end(self.of(world, name, task), Outcome("stopped", signal=15))
+        world.reconciler.run_once()
+        assert world.state(name) == "CANCELLED"
+
+    def test_replicas_of_a_small_host_share_its_cores(self, world: World, name: JobName) -> None:
+        spec = world.backend.launched[self.of(world, name, TASKS[0])]
+        cores = len(os.sched_getaffinity(0))
+        if cores < 12:
+            assert spec.environment["OMP_NUM_THREADS"] == str(max(1, cores // 3))
+            assert any("its 3 replicas share" in line for line in world.lines(name))
+        else:
+            assert "OMP_NUM_THREADS" not in spec.environment
 
 
 class TestValidation:
@@ -286,7 +403,23 @@ class TestValidation:
             ({"runtimeVersion": ""}, "training_input.runtime_version", "scikit-learn-1.9"),
             ({"runtimeVersion": "9.9"}, "training_input.runtime_version", "scikit-learn-1.9"),
             ({"pythonVersion": "2.5"}, "training_input.python_version", "3.11"),
-            ({"scaleTier": "STANDARD_1"}, "training_input.scale_tier", "BASIC"),
+            ({"scaleTier": "BASIC_TPU"}, "training_input.scale_tier", "no TPUs"),
+            ({"scaleTier": "CUSTOM", "masterType": "huge"}, "training_input.master_type", "no machine type"),
+            (
+                {"scaleTier": "CUSTOM", "masterType": "standard", "workerType": "n1-standard-4", "workerCount": 1},
+                "training_input.master_type",
+                "can't be mixed",
+            ),
+            (
+                {"scaleTier": "CUSTOM", "masterType": "standard", "workerCount": "1"},
+                "training_input.worker_type",
+                "required",
+            ),
+            (
+                {"scaleTier": "CUSTOM", "masterType": "standard", "workerType": "standard", "workerCount": 200},
+                "training_input.worker_count",
+                "at most 200",
+            ),
             ({"workerCount": "2"}, "training_input.worker_count", "CUSTOM"),
             ({"scaleTier": "CUSTOM"}, "training_input.master_type", "required"),
             ({"jobDir": "/tmp/x"}, "training_input.job_dir", "gs://"),

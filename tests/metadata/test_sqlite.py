@@ -52,6 +52,8 @@ def test_data_of_an_older_release_is_kept(tmp_path: Path) -> None:
     with database.write() as connection:  # as the first release left it
         for table in ("jobs", "models", "versions"):
             connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN creation_key"))
+        for column in ("run", "position"):
+            connection.execute(sa.text(f"ALTER TABLE jobs DROP COLUMN {column}"))
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
     store.close()
     store = SqlMetadataStore.open_sqlite(tmp_path / "m.sqlite3", FakeClock())

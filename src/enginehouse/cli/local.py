@@ -96,8 +96,12 @@ def _spec(
     archives: list[Path],
     resolution: Resolution,
 ) -> ReplicaSpec:
+    from enginehouse.jobs.cluster import Cluster
     from enginehouse.jobs.environment import training_environment
+    from enginehouse.jobs.plan import make_plan
     from enginehouse.replica.spec import PackageFile, ReplicaSpec
+    from enginehouse.schemas.ml_v1 import TrainingInput
+    from enginehouse.schemas.wire import to_builtins
     from enginehouse.sdk.errors import EngineUnreachable
     from enginehouse.sdk.locate import find_url
     from enginehouse.sdk.packaging import find_uv
@@ -107,29 +111,31 @@ def _spec(
         engine_url: str | None = find_url(settings, invocation.url)
     except EngineUnreachable:
         engine_url = None  # buckets are out of reach then, local files are not
-    chief = resolution.runtime.chief_name
-    environment = training_environment(
+    training_input = TrainingInput(
+        scale_tier="BASIC",
+        python_module=module,
+        args=list(user_args),
+        runtime_version=resolution.runtime.name,
+        python_version=resolution.python_version,
+        job_dir=job_dir or "",
+    )
+    plan = make_plan(training_input, resolution)
+    master = plan.replicas[0]
+    change = training_environment(
         project=settings.project,
         job_id=_JOB_ID,
-        cluster={chief: ["127.0.0.1:2222"]},
-        task_type=chief,
-        task_index=0,
-        training_input={
-            "scaleTier": "BASIC",
-            "pythonModule": module,
-            "args": list(user_args),
-            "runtimeVersion": resolution.runtime.name,
-            "pythonVersion": resolution.python_version,
-            **({"jobDir": job_dir} if job_dir else {}),
-        },
+        cluster=Cluster(plan, {master.task_name: (2222, 2223)}),
+        task=master,
+        training_input=to_builtins(training_input),
         engine_url=engine_url,
     )
     return ReplicaSpec(
-        task_name=f"{chief}-replica-0",
+        task_name=master.task_name,
         module=module,
         args=user_args,
         job_dir=job_dir,
-        environment=environment,
+        environment=change.set,
+        unset=change.unset,
         packages=tuple(PackageFile(uri=path.name, path=str(path.absolute())) for path in archives),
         runtime_version=resolution.runtime.name,
         python_version=resolution.python_version,

@@ -1,4 +1,4 @@
-"""The environment variables of a training process: TF_CONFIG and CLOUD_ML_*.
+"""The environment variables of a training process: TF_CONFIG, CLUSTER_SPEC, CLOUD_ML_* and how to reach buckets.
 
 Called by the reconciler for each replica of a job and by `mle local train`, so that both see the same.
 Source of the shapes: the original's "distributed training details"; the fields of `job` are in snake case there.
@@ -7,60 +7,63 @@ Source of the shapes: the original's "distributed training details"; the fields 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from enginehouse.core.cases import snake_case
-from enginehouse.gateway.environment import Wiring, wire
+from enginehouse.gateway.environment import Change, Wiring, wire
+from enginehouse.jobs.cluster import Cluster
+from enginehouse.jobs.plan import ReplicaPlan
 
 
 def training_environment(
     *,
     project: str,
     job_id: str,
-    cluster: Mapping[str, Sequence[str]],
-    task_type: str,
-    task_index: int,
+    cluster: Cluster,
+    task: ReplicaPlan,
     training_input: Mapping[str, Any],
     engine_url: str | None,
     trial_id: str | None = None,
     wiring: Wiring | None = None,
     host_environment: Mapping[str, str] = MappingProxyType({}),
-) -> dict[str, str]:
+) -> Change:
     """The variables that the service adds to a replica's environment.
 
     Args:
-        cluster: task type → addresses ("127.0.0.1:2222"), without evaluators.
-        task_type: "chief" or "master", "worker", "ps", "evaluator".
+        cluster: the job's replicas and where they are.
+        task: which of them this one is.
         training_input: the TrainingInput as submitted, JSON-ready.
         engine_url: where the storage API answers, None where no engine is needed.
         trial_id: only in tuning jobs.
         wiring: how `gs://` of TensorFlow, gsutil and Google's clients reach the engine; None without a gateway.
         host_environment: what the process would have otherwise; its proxies and certificates are replaced.
     """
-    task: dict[str, Any] = {"type": task_type, "index": task_index, "cloud": f"{job_id}-ml"}
+    task_type = cluster.chief_name if task.role == "master" else task.role
+    told: dict[str, Any] = {"type": task_type, "index": task.index, "cloud": f"{job_id}-ml"}
     if trial_id is not None:
-        task["trial"] = trial_id
-    tf_config = {
-        "cluster": {role: list(addresses) for role, addresses in cluster.items()},
-        "task": task,
-        "job": _snake_case_keys(training_input),
-        "environment": "cloud",
-    }
+        told["trial"] = trial_id
+    config = {"task": told, "job": _snake_case_keys(training_input), "environment": "cloud"}
+    containers = {"task": told | {"type": task.role}, "job": config["job"], "environment": "cloud"}
     environment = {
-        "TF_CONFIG": json.dumps(tf_config),
+        "TF_CONFIG": json.dumps({"cluster": cluster.addresses(), **config}),
+        "CLUSTER_SPEC": json.dumps({"cluster": cluster.addresses(chief_name="master"), **containers}),
         "CLOUD_ML_JOB_ID": job_id,
         "CLOUD_ML_PROJECT_ID": project,
         "GOOGLE_CLOUD_PROJECT": project,
+        **cluster.collective_variables(task),
     }
     if trial_id is not None:
         environment["CLOUD_ML_TRIAL_ID"] = trial_id
+    unset: tuple[str, ...] = ()
     if wiring is not None:
-        environment |= wire(wiring, host_environment).set
+        change = wire(wiring, host_environment)
+        environment |= change.set
+        unset = change.unset
     if engine_url is not None:
         environment |= storage_environment(engine_url)
-    return environment
+    return Change(environment, unset)
 
 
 def storage_environment(engine_url: str) -> dict[str, str]:

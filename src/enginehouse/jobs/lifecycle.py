@@ -5,6 +5,8 @@ In: a job as it is. Out: the job as it will be and the events to write with it, 
     QUEUED ──► PREPARING ──► RUNNING ──► SUCCEEDED
        │           │            ├──────► FAILED
        └───────────┴────────────┴──────► CANCELLING ──► CANCELLED
+
+A job that gives way to one of higher priority goes back from PREPARING or RUNNING to QUEUED.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from enginehouse.schemas.ml_v1 import JobState
 
 TRANSITIONS: dict[str, frozenset[str]] = {
     "QUEUED": frozenset({"PREPARING", "CANCELLING", "FAILED"}),
-    "PREPARING": frozenset({"RUNNING", "CANCELLING", "FAILED"}),
-    "RUNNING": frozenset({"SUCCEEDED", "FAILED", "CANCELLING"}),
+    "PREPARING": frozenset({"RUNNING", "CANCELLING", "FAILED", "QUEUED"}),
+    "RUNNING": frozenset({"SUCCEEDED", "FAILED", "CANCELLING", "QUEUED"}),
     "CANCELLING": frozenset({"CANCELLED"}),
     "SUCCEEDED": frozenset(),
     "FAILED": frozenset(),
@@ -67,7 +69,7 @@ def transition(
     """
     if to not in TRANSITIONS[job.state]:
         raise ValueError(f"{job.name} can't go from {job.state} to {to}")
-    moved = replace(job, state=to, waiting_reason="")
+    moved = replace(job, state=to, waiting_reason="", position=0)
     if to in TERMINAL_JOB_STATES:
         moved = replace(moved, end_time_ns=now_ns)
     event = NewEvent("state", reason, data={"from": job.state, "to": to})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from enginehouse.core.names import JobName
 from enginehouse.jobs.plan import Plan
-from enginehouse.jobs.reconciler import replica_directory
+from enginehouse.jobs.run import Run, replica_directory
 from enginehouse.metadata.base import EventStore, MetadataStore
 from enginehouse.replica.spec import LOG_FILE
 from enginehouse.telemetry.joblog import JobLog, LogStream
@@ -52,10 +52,13 @@ def job_streams(store: MetadataStore, jobs_dir: Path, name: JobName) -> list[Log
     Raises:
         NotFound: no such job.
     """
-    plan = Plan.from_json(store.get_job(name).plan)
+    job = store.get_job(name)
+    launches = Run.from_json(job.run).launches
     segments = [
-        SegmentStream(replica_directory(jobs_dir, name, replica.task_name) / LOG_FILE, replica.task_name)
-        for replica in plan.replicas
+        SegmentStream(path / LOG_FILE, replica.task_name, name=path.name)
+        for replica in Plan.from_json(job.plan).replicas
+        for launch in range(launches.get(replica.task_name, 0) + 1)
+        for path in [replica_directory(jobs_dir, name, replica.task_name, launch)]
     ]
     written = SegmentStream(written_log_path(jobs_dir, name), "", name="written")
     return [ServiceLogStream(store, name), *segments, written]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from enginehouse.backends.base import Backend, Phase
+from enginehouse.backends.base import Backend, ReplicaStatus
 from enginehouse.core.background import Background
 from enginehouse.core.clock import Clock
 from enginehouse.core.errors import Aborted, EngineError
@@ -23,12 +23,16 @@ from enginehouse.core.settings import Settings
 from enginehouse.core.units import format_duration, parse_duration_s
 from enginehouse.gateway.environment import Wiring
 from enginehouse.jobs import lifecycle, queue
+from enginehouse.jobs.cluster import Cluster, ports_needed, thread_variables
 from enginehouse.jobs.environment import training_environment
+from enginehouse.jobs.group import MAX_RESTARTS, MAX_RETRIES, End, Launch, Restart, Retry, Wait, look
 from enginehouse.jobs.plan import Plan, ReplicaPlan
-from enginehouse.jobs.result import Result, consumed_ml_units, judge
+from enginehouse.jobs.ports import Ports
+from enginehouse.jobs.result import consumed_ml_units
+from enginehouse.jobs.run import Ending, Run, replica_directory
 from enginehouse.metadata.base import MetadataStore
 from enginehouse.metadata.records import JobRecord, Lease, NewEvent
-from enginehouse.replica.spec import Outcome, PackageFile, ReplicaSpec
+from enginehouse.replica.spec import PackageFile, ReplicaSpec
 from enginehouse.storage.base import ObjectStore
 
 _log = logging.getLogger(__name__)
@@ -38,11 +42,7 @@ _ACTIVE_POLL_S = 0.03
 _IDLE_POLL_S = 1.0
 _LEASE_S = 30.0
 _LEASE_NAME = "reconcilers/jobs"
-
-
-def replica_directory(jobs_dir: Path, name: JobName, task_name: str) -> Path:
-    """Where a replica's files lie; the one place that knows."""
-    return jobs_dir / name.project / name.job_id / task_name
+_HOST_CPUS = len(os.sched_getaffinity(0))
 
 
 class JobReconciler:
@@ -72,10 +72,13 @@ class JobReconciler:
         self._engine_url = engine_url
         self._wiring = wiring
         self._uv = uv
+        self._ports = Ports()
         self._lease: Lease | None = None
         self._background = Background("jobs", self._pass, retry_s=_IDLE_POLL_S)
 
     def start(self) -> None:
+        for job in self._store.active_jobs():
+            self._ports.hold(port for ports in Run.from_json(job.run).ports.values() for port in ports)
         self._background.start()
 
     def stop(self) -> None:
@@ -136,13 +139,17 @@ class JobReconciler:
                 self._store.change_job(
                     decision.job.name,
                     lambda job, d=decision, e=event: (  # type: ignore[misc]
-                        (replace(job, waiting_reason=d.reason), [e]) if job.state == "QUEUED" else None
+                        (replace(job, waiting_reason=d.reason, position=d.position), [e])
+                        if job.state == "QUEUED"
+                        else None
                     ),
                     lease=self._lease,
                 )
         return {decision.job.name for decision in decisions if decision.admitted}
 
     def _check_wait_time(self, job: JobRecord) -> None:
+        if job.start_time_ns is not None:  # it ran before, and gave way to another
+            return
         limit = job.request["trainingInput"].get("scheduling", {}).get("maxWaitTime")
         if limit and self._clock.time_ns() - job.create_time_ns > parse_duration_s(limit) * 1e9:
             self._cancel(job, f"The job waited longer than maxWaitTime ({limit}) and was cancelled.")
@@ -154,36 +161,57 @@ class JobReconciler:
             case "QUEUED":
                 self._prepare(job)
             case "PREPARING" | "RUNNING":
-                self._follow(job)
+                self._follow(_Group(job))
             case "CANCELLING":
-                self._finish_cancelling(job)
+                self._finish_cancelling(_Group(job))
 
     def _prepare(self, job: JobRecord) -> None:
-        plan = Plan.from_json(job.plan)
+        group = _Group(job)
+        plan = group.plan
+        ports = {each.task_name: self._ports.claim(ports_needed(each)) for each in plan.replicas}
         lines = [
             lifecycle.log(lifecycle.WAITING_FOR_PROVISIONING),
             NewEvent("decision", plan.runtime_reason, data={"runtimeVersion": plan.runtime_version}),
+            *(lifecycle.log(text) for text in host_notes(plan, _HOST_CPUS)),
             lifecycle.log(lifecycle.WAITING_FOR_PROGRAM),
         ]
-        job = self._move(job, "PREPARING", reason="admitted", logs=lines)
+        run = replace(group.run, ports=ports)
+        job = self._move(job, "PREPARING", reason="admitted", logs=lines, run=run.to_json())
         if job.state == "PREPARING":
-            self._follow(job)
+            self._follow(_Group(job))
 
-    def _follow(self, job: JobRecord) -> None:
-        plan = Plan.from_json(job.plan)
-        master = plan.replicas[0]
-        directory = replica_directory(self._settings.jobs_dir, job.name, master.task_name)
-        status = self._backend.status(directory)
-        if status.phase is Phase.ABSENT:
-            self._launch(job, plan, master, directory)
+    def _follow(self, group: _Group) -> None:
+        job, run = group.job, group.run
+        if run.ending is not None:
+            if self._wind_down(group, "The job is over."):
+                self._finish(group, run.ending)
             return
-        if status.running_since_ns is not None and job.state == "PREPARING":
-            job = self._mark_running(job, status.running_since_ns)
-        if status.outcome is not None:
-            self._backend.reap(directory)
-            self._finish(job, judge(job.name.job_id, master, status.outcome), status.outcome.ended_ns)
-        elif job.state == "RUNNING":
-            self._check_running_time(job)
+        if run.again:
+            if self._wind_down(group, run.reason):
+                self._begin_anew(group)
+            return
+        verdict = look(job.name.job_id, group.plan, run, self._statuses(group))
+        match verdict:
+            case Launch(replicas):
+                self._launch(group, replicas)
+            case Restart(replicas, reasons):
+                self._restart(group, replicas, reasons)
+            case Retry(reason):
+                self._retry(group, reason)
+            case End(result, ended_ns):
+                self._end(group, Ending(result.state, result.error_message, ended_ns))
+            case Wait(running_since_ns):
+                if running_since_ns is not None and job.state == "PREPARING":
+                    job = self._mark_running(job, running_since_ns)
+                if job.state == "RUNNING":
+                    self._check_running_time(job)
+
+    def _statuses(self, group: _Group) -> dict[str, ReplicaStatus]:
+        return {each.task_name: self._backend.status(self._directory(group, each)) for each in group.plan.replicas}
+
+    def _directory(self, group: _Group, replica: ReplicaPlan) -> Path:
+        launch = group.run.launches.get(replica.task_name, 0)
+        return replica_directory(self._settings.jobs_dir, group.job.name, replica.task_name, launch)
 
     def _mark_running(self, job: JobRecord, since_ns: int) -> JobRecord:
         return self._move(
@@ -191,7 +219,7 @@ class JobReconciler:
             "RUNNING",
             reason="all replicas are available",
             logs=[lifecycle.log(lifecycle.RUNNING)],
-            start_time_ns=max(since_ns, job.create_time_ns),
+            start_time_ns=job.start_time_ns or max(since_ns, job.create_time_ns),
         )
 
     def _check_running_time(self, job: JobRecord) -> None:
@@ -201,38 +229,46 @@ class JobReconciler:
             limit = format_duration(limit_s)
             self._cancel(job, f"The job ran longer than maxRunningTime ({limit}) and was cancelled.")
 
-    def _launch(self, job: JobRecord, plan: Plan, replica: ReplicaPlan, directory: Path) -> None:
-        try:
-            packages = self._stage_packages(job, directory)
-        except EngineError as error:
-            self._finish(job, Result("FAILED", error.message), self._clock.time_ns())
-            return
+    # --- launching ---
+
+    def _launch(self, group: _Group, replicas: tuple[ReplicaPlan, ...]) -> None:
+        job, plan = group.job, group.plan
         training_input = job.request["trainingInput"]
-        environment = training_environment(
-            project=job.name.project,
-            job_id=job.name.job_id,
-            cluster={plan.chief_name: [f"127.0.0.1:{_free_port()}"]},
-            task_type=plan.chief_name,
-            task_index=replica.index,
-            training_input=training_input,
-            engine_url=self._engine_url,
-            wiring=self._wiring(job.name.project),
-            host_environment=os.environ,
-        )
-        spec = ReplicaSpec(
-            task_name=replica.task_name,
-            module=training_input["pythonModule"],
-            args=tuple(training_input.get("args", ())),
-            job_dir=training_input.get("jobDir") or None,
-            environment=environment,
-            packages=tuple(packages),
-            runtime_version=plan.runtime_version,
-            python_version=plan.python_version,
-            runtimes_dir=str(self._settings.runtimes_dir),
-            uv=str(self._uv),
-            grace_s=self._settings.cancel_grace_s,
-        )
-        self._backend.launch(directory, spec)
+        cluster = Cluster(plan, group.run.ports)
+        threads = thread_variables(plan, _HOST_CPUS)
+        wiring = self._wiring(job.name.project)
+        for replica in replicas:
+            directory = self._directory(group, replica)
+            try:
+                packages = self._stage_packages(job, directory)
+            except EngineError as error:
+                self._end(group, Ending("FAILED", error.message, self._clock.time_ns()))
+                return
+            change = training_environment(
+                project=job.name.project,
+                job_id=job.name.job_id,
+                cluster=cluster,
+                task=replica,
+                training_input=training_input,
+                engine_url=self._engine_url,
+                wiring=wiring,
+                host_environment=os.environ,
+            )
+            spec = ReplicaSpec(
+                task_name=replica.task_name,
+                module=training_input["pythonModule"],
+                args=tuple(training_input.get("args", ())),
+                job_dir=training_input.get("jobDir") or None,
+                environment={**threads, **change.set},
+                unset=change.unset,
+                packages=tuple(packages),
+                runtime_version=plan.runtime_version,
+                python_version=plan.python_version,
+                runtimes_dir=str(self._settings.runtimes_dir),
+                uv=str(self._uv),
+                grace_s=self._settings.cancel_grace_s,
+            )
+            self._backend.launch(directory, spec)
 
     def _stage_packages(self, job: JobRecord, directory: Path) -> list[PackageFile]:
         """Bring the packages beside the replica, so that it needs no engine to install them."""
@@ -247,24 +283,75 @@ class JobReconciler:
             staged.append(PackageFile(uri=uri_text, path=str(target)))
         return staged
 
+    def _restart(self, group: _Group, replicas: tuple[ReplicaPlan, ...], reasons: tuple[str, ...]) -> None:
+        run, lines = group.run, []
+        for replica, reason in zip(replicas, reasons, strict=True):
+            self._backend.reap(self._directory(group, replica))
+            run = run.restarted(replica.task_name)
+            count = run.restarts[replica.task_name]
+            lines.append(lifecycle.log(f"{reason} It is restarted ({count} of {MAX_RESTARTS}).", severity="WARNING"))
+        self._note(group, run, lines)
+
+    def _retry(self, group: _Group, reason: str) -> None:
+        text = f"{reason} The whole job is begun anew ({group.run.retries + 1} of {MAX_RETRIES})."
+        run = replace(group.run, again="retry", reason=text)
+        self._note(group, run, [lifecycle.log(text, severity="WARNING")])
+
+    def _begin_anew(self, group: _Group) -> None:
+        run = group.run.begun_anew(tuple(each.task_name for each in group.plan.replicas))
+        if group.run.again == "retry":
+            self._note(group, run, [])
+            return
+        self._release(group.run)
+        self._move(
+            group.job,
+            "QUEUED",
+            reason=group.run.reason,
+            logs=[lifecycle.log(lifecycle.queued_line(group.job.name.job_id))],
+            run=run.to_json(),
+        )
+
     # --- ends ---
 
-    def _finish(self, job: JobRecord, result: Result, ended_ns: int) -> None:
+    def _end(self, group: _Group, ending: Ending) -> None:
+        """The job is decided: finish it now if no replica is left, else stop what is left first."""
+        if self._wind_down(group, "The job is over.", only_look=True):
+            self._finish(group, ending)
+        else:
+            self._note(group, replace(group.run, ending=ending), [])
+
+    def _wind_down(self, group: _Group, reason: str, *, only_look: bool = False) -> bool:
+        """Stop every replica that has not ended. Whether none is left; then nothing of them is."""
+        directories = [self._directory(group, each) for each in group.plan.replicas]
+        begun = [directory for directory in directories if directory.exists()]
+        if not only_look:
+            for directory in begun:
+                if self._backend.status(directory).outcome is None:
+                    self._backend.stop(directory, reason=reason, grace_s=self._settings.cancel_grace_s)
+        if any(self._backend.status(directory).outcome is None for directory in begun):
+            return False
+        for directory in begun:
+            self._backend.reap(directory)
+        return True
+
+    def _finish(self, group: _Group, ending: Ending) -> None:
+        job = group.job
         lines = [lifecycle.log(lifecycle.TEARING_DOWN)]
-        if result.state == "SUCCEEDED":
+        if ending.state == "SUCCEEDED":
             lines.append(lifecycle.log(lifecycle.COMPLETED))
         else:
-            lines.append(lifecycle.log(result.error_message, severity="ERROR"))
-        if job.state == "PREPARING" and result.state == "SUCCEEDED":
-            job = self._mark_running(job, ended_ns)
+            lines.append(lifecycle.log(ending.error_message, severity="ERROR"))
+        if job.state == "PREPARING" and ending.state == "SUCCEEDED":
+            job = self._mark_running(job, ending.ended_ns)
         self._move(
             job,
-            result.state,
-            reason=result.error_message or "the master exited with 0",
+            ending.state,
+            reason=ending.error_message or "the master exited with 0",
             logs=lines,
-            error_message=result.error_message,
-            output={"consumedMLUnits": consumed_ml_units(job.start_time_ns, ended_ns)},
+            error_message=ending.error_message,
+            output=self._output(job, group.plan, ending.ended_ns),
         )
+        self._release(group.run)
 
     def _cancel(self, job: JobRecord, reason: str) -> None:
         self._move(
@@ -275,24 +362,35 @@ class JobReconciler:
             stop_reason=reason,
         )
 
-    def _finish_cancelling(self, job: JobRecord) -> None:
-        master = Plan.from_json(job.plan).replicas[0]
-        directory = replica_directory(self._settings.jobs_dir, job.name, master.task_name)
-        outcome: Outcome | None = None
-        if directory.exists():  # else it was never launched
-            self._backend.stop(directory, reason=job.stop_reason, grace_s=self._settings.cancel_grace_s)
-            outcome = self._backend.status(directory).outcome
-            if outcome is None:
-                return
-            self._backend.reap(directory)
-        ended_ns = outcome.ended_ns if outcome else self._clock.time_ns()
+    def _finish_cancelling(self, group: _Group) -> None:
+        job = group.job
+        if not self._wind_down(group, job.stop_reason):
+            return
+        ended = [status.outcome.ended_ns for status in self._statuses(group).values() if status.outcome]
         self._move(
             job,
             "CANCELLED",
             reason=job.stop_reason,
             logs=[lifecycle.log(lifecycle.CANCELLED)],
             error_message=job.stop_reason,
-            output={"consumedMLUnits": consumed_ml_units(job.start_time_ns, ended_ns)},
+            output=self._output(job, group.plan, max(ended, default=self._clock.time_ns())),
+        )
+        self._release(group.run)
+
+    def _output(self, job: JobRecord, plan: Plan, ended_ns: int) -> dict[str, Any]:
+        return {"consumedMLUnits": consumed_ml_units(plan.ml_units, job.start_time_ns, ended_ns)}
+
+    def _release(self, run: Run) -> None:
+        self._ports.release(port for ports in run.ports.values() for port in ports)
+
+    # --- writing ---
+
+    def _note(self, group: _Group, run: Run, logs: list[NewEvent]) -> None:
+        """Store how the job is being run, unless it has left the state that it was judged in."""
+        self._store.change_job(
+            group.job.name,
+            lambda job: (replace(job, run=run.to_json()), logs) if job.state == group.job.state else None,
+            lease=self._lease,
         )
 
     def _move(
@@ -321,8 +419,21 @@ class JobReconciler:
         return self._store.change_job(job.name, change, lease=self._lease)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+class _Group:
+    """A job with its plan and its run, as they were when the step began."""
+
+    def __init__(self, job: JobRecord) -> None:
+        self.job = job
+        self.plan = Plan.from_json(job.plan)
+        self.run = Run.from_json(job.run)
+
+
+def host_notes(plan: Plan, host_cpus: int) -> list[str]:
+    """What the job's owner should know of how the plan fits this host."""
+    notes = []
+    if limits := thread_variables(plan, host_cpus):
+        notes.append(
+            f"The job asks for {plan.resources.cpus:g} CPUs; its {len(plan.replicas)} replicas share the {host_cpus} "
+            f"of this machine, {limits['OMP_NUM_THREADS']} thread(s) each."
+        )
+    return notes

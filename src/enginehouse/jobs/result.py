@@ -1,17 +1,17 @@
-"""From a replica's outcome to the job's last state and its errorMessage, in the original's words."""
+"""From the outcomes of replicas to a job's last state and its errorMessage, in the original's words."""
 
 from __future__ import annotations
 
 import math
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from enginehouse.jobs.plan import ReplicaPlan
 from enginehouse.replica.spec import Outcome
 from enginehouse.schemas.ml_v1 import JobState
 
-_ML_UNITS_PER_HOUR = 1.0
-"""Training units of a single BASIC machine."""
+Failures = Sequence[tuple[ReplicaPlan, Outcome]]
 
 
 @dataclass(frozen=True)
@@ -22,20 +22,30 @@ class Result:
     error_message: str = ""
 
 
-def judge(job_id: str, replica: ReplicaPlan, outcome: Outcome) -> Result:
-    """The result of a job whose master has ended.
+def failed(job_id: str, failures: Failures) -> Result:
+    """The result of a job that failed by these replicas."""
+    return Result(
+        "FAILED",
+        f"{describe(failures)}\n\nTo find out more about why your job exited please check the logs: "
+        f"mle jobs stream-logs {job_id}",
+    )
 
-    Args:
-        replica: the master.
-        outcome: what its runner left on disk.
-    """
-    if outcome.reason == "exited" and outcome.exit_code == 0:
-        return Result("SUCCEEDED")
+
+def describe(failures: Failures) -> str:
+    """What became of replicas, one after the other."""
+    return " ".join(_describe(replica, outcome) for replica, outcome in failures)
+
+
+def _describe(replica: ReplicaPlan, outcome: Outcome) -> str:
     who = f"The replica {replica.role} {replica.index}"
     if outcome.reason == "environment_failed":
         text = f"{who} could not be prepared: {outcome.message}"
     elif outcome.reason == "lost":
         text = f"{who} was lost: {outcome.message}"
+    elif outcome.reason == "stopped":
+        text = f"{who} was stopped: {outcome.message}"
+    elif outcome.out_of_memory:
+        text = f"{who} ran out-of-memory and exited with a non-zero status of {signal.SIGKILL}(SIGKILL)."
     elif outcome.signal is not None:
         text = f"{who} exited with a non-zero status of {outcome.signal}({_signal_name(outcome.signal)})."
     else:
@@ -44,10 +54,7 @@ def judge(job_id: str, replica: ReplicaPlan, outcome: Outcome) -> Result:
         text += f" {detail}"
     if outcome.traceback:
         text += f" \n{outcome.traceback.rstrip()}"
-    return Result(
-        "FAILED",
-        f"{text}\n\nTo find out more about why your job exited please check the logs: mle jobs stream-logs {job_id}",
-    )
+    return text
 
 
 def _detail(outcome: Outcome) -> str:
@@ -56,11 +63,15 @@ def _detail(outcome: Outcome) -> str:
     return "" if detail in outcome.traceback else detail
 
 
-def consumed_ml_units(start_time_ns: int | None, end_time_ns: int) -> float:
-    """Machine hours between start and end as training units, begun hundredths counted; 0 when it never ran."""
+def consumed_ml_units(ml_units: float, start_time_ns: int | None, end_time_ns: int) -> float:
+    """Training units between start and end, begun hundredths counted; 0 when it never ran.
+
+    Args:
+        ml_units: how many an hour costs.
+    """
     if start_time_ns is None:
         return 0.0
-    return math.ceil(max(1, end_time_ns - start_time_ns) / 3.6e12 * _ML_UNITS_PER_HOUR * 100) / 100
+    return math.ceil(round(max(1, end_time_ns - start_time_ns) / 3.6e12 * ml_units * 100, 9)) / 100
 
 
 def _signal_name(number: int) -> str:

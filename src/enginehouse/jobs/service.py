@@ -155,4 +155,5 @@ def _shown(job: JobRecord) -> dict[str, Any]:
         "labels": job.labels,
         "errorMessage": job.error_message,
         "trainingOutput": job.output or None,
+        "jobPosition": str(job.position),
     }

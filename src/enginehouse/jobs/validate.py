@@ -11,6 +11,7 @@ from collections.abc import Callable
 from enginehouse.core import names, units
 from enginehouse.core.errors import EngineError, FailedPrecondition, FieldViolation, InvalidArgument, NotFound
 from enginehouse.jobs.archive import ArchiveContents, UnreadableArchive, read_contents
+from enginehouse.jobs.machines import LEGACY, TPU, is_legacy, machine
 from enginehouse.jobs.plan import Plan, make_plan
 from enginehouse.runtimes.catalogue import Catalogue
 from enginehouse.schemas.ml_v1 import Job, TrainingInput
@@ -18,8 +19,8 @@ from enginehouse.storage.base import ObjectStore
 
 MAX_PACKAGES = 100
 MAX_PRIORITY = 1000
+MAX_REPLICAS = 200
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-_SINGLE_INSTANCE_TIERS = ("BASIC", "CUSTOM")
 _FIELD = "training_input"
 
 
@@ -158,23 +159,43 @@ def _parse(uri: str) -> None:
 
 def _check_tier(spec: TrainingInput, violations: _Violations) -> None:
     tier = spec.scale_tier or "BASIC"
-    if tier not in _SINGLE_INSTANCE_TIERS:
-        violations.add(
-            "scale_tier", f"{tier} is not available in this release, which trains on a single instance: use BASIC."
-        )
+    if tier == "BASIC_TPU":
+        violations.add("scale_tier", "There are no TPUs here; train on CPUs or GPUs with another tier.")
     if tier == "CUSTOM" and not spec.master_type:
         violations.add("master_type", "The field is required with the scale tier CUSTOM.")
-    for count, kind in (
-        (spec.worker_count, "worker"),
-        (spec.parameter_server_count, "parameter_server"),
-        (spec.evaluator_count, "evaluator"),
-    ):
+    for field, machine_type, count in _machines(spec):
         if count < 0:
-            violations.add(f"{kind}_count", "A count can't be negative.")
+            violations.add(f"{field}_count", "A count can't be negative.")
         elif count and tier != "CUSTOM":
-            violations.add(f"{kind}_count", f"Counts are given only with the scale tier CUSTOM, not with {tier}.")
-        elif count:
-            violations.add(f"{kind}_count", "Distributed training is not available in this release.")
+            violations.add(f"{field}_count", f"Counts are given only with the scale tier CUSTOM, not with {tier}.")
+        elif count and not machine_type:
+            violations.add(f"{field}_type", f"The field is required where {field}_count is not 0.")
+    types = {field: machine_type for field, machine_type, _count in _machines(spec) if machine_type}
+    if spec.master_type:
+        types["master"] = spec.master_type
+    for field, machine_type in types.items():
+        if machine_type == TPU:
+            violations.add(f"{field}_type", "There are no TPUs here; name a machine type with CPUs or GPUs.")
+        elif machine(machine_type) is None:
+            violations.add(
+                f"{field}_type",
+                f"{machine_type!r} is no machine type. There are {', '.join(sorted(LEGACY))}, and those of Compute "
+                "Engine, such as n1-standard-4.",
+            )
+    if len({is_legacy(machine_type) for machine_type in types.values()}) > 1:
+        violations.add("master_type", "Machine types of the service and of Compute Engine can't be mixed in a job.")
+    replicas = 1 + sum(max(0, count) for _field, _type, count in _machines(spec))
+    if replicas > MAX_REPLICAS:
+        violations.add("worker_count", f"A job has at most {MAX_REPLICAS} replicas; this one asks for {replicas}.")
+
+
+def _machines(spec: TrainingInput) -> list[tuple[str, str, int]]:
+    """Field name, machine type and count of each role but the master's."""
+    return [
+        ("worker", spec.worker_type, spec.worker_count),
+        ("parameter_server", spec.parameter_server_type, spec.parameter_server_count),
+        ("evaluator", spec.evaluator_type, spec.evaluator_count),
+    ]
 
 
 def _check_scheduling(spec: TrainingInput, violations: _Violations) -> None:

@@ -59,7 +59,14 @@ class Lease:
 
 @dataclass(frozen=True)
 class JobRecord:
-    """A job. `request` is the message that the user sent (Job, JSON-ready), `plan` what jobs/plan made of it."""
+    """A job.
+
+    Attributes:
+        request: the message that the user sent (Job, JSON-ready).
+        plan: what jobs/plan made of it.
+        run: how that is being carried out (jobs/run).
+        position: its place in the queue, from 1; 0 when it is not queued.
+    """
 
     name: JobName
     state: JobState
@@ -76,6 +83,8 @@ class JobRecord:
     stop_reason: str = ""
     revision: int = 1
     creation_key: str = ""
+    run: dict[str, Any] = field(default_factory=dict)
+    position: int = 0
 
     @property
     def is_terminal(self) -> bool:

@@ -68,13 +68,14 @@ def user_variables(
 ) -> dict[str, str]:
     """The environment variables of the user process.
 
-    The host's, without those that steer another Python or the engine; then the spec's; then what makes the runtime
-    and the packages found.
+    The host's, without those that steer another Python or the engine or that the spec leaves out; then the spec's;
+    then what makes the runtime and the packages found.
     """
+    left_out = {"VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", *spec.unset}
     variables = {
         name: value
         for name, value in host.items()
-        if not name.startswith(("PYTHON", "ENGINEHOUSE_")) and name not in ("VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT")
+        if not name.startswith(("PYTHON", "ENGINEHOUSE_")) and name not in left_out
     }
     variables.update(spec.environment)
     paths = [str(runtime / "bin"), variables.get("PATH", os.defpath)]

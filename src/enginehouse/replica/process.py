@@ -40,6 +40,7 @@ class ProcessEnd:
         stopped: a stop request came before it ended by itself.
         message: one sentence of why, "" after a success.
         traceback: the last one in its output.
+        out_of_memory: the kernel killed it since memory ran out.
     """
 
     exit_code: int | None
@@ -47,6 +48,7 @@ class ProcessEnd:
     stopped: StopRequest | None
     message: str
     traceback: str
+    out_of_memory: bool = False
 
 
 class UserProcess:
@@ -87,6 +89,7 @@ class UserProcess:
         self._readers: dict[int, OutputReader] = {}
         self._findings = Findings()
         self._pid = 0
+        self._peak_mib = 0
         self._status: int | None = None  # of the main process, once it ended
         self._stopped: StopRequest | None = None
         self._kill_at: float | None = None  # SIGTERM was sent; monotonic time of the SIGKILL
@@ -179,13 +182,14 @@ class UserProcess:
         """Collect the processes that ended. False once there is no process left below the runner."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return False
             if pid == 0:
                 return True
             if pid == self._pid:
                 self._status = status
+                self._peak_mib = usage.ru_maxrss // 1024
 
     def _end_tree_if_due(self) -> bool:
         """SIGTERM to all when the main process ended or a stop was asked for, SIGKILL when the grace is over.
@@ -245,7 +249,11 @@ class UserProcess:
             stopped=self._stopped,
             message=self._findings.fatal or self._explain(code, traceback),
             traceback=traceback if code else "",
+            out_of_memory=self._ran_out_of_memory(code),
         )
+
+    def _ran_out_of_memory(self, code: int) -> bool:
+        return code == -signal.SIGKILL and self._stopped is None and out_of_memory_kills() > self._oom_kills
 
     def _explain(self, code: int, traceback: str) -> str:
         if code == 0:
@@ -254,8 +262,8 @@ class UserProcess:
             text = f"The module ended with exit status {code}."
             return f"{text} {exception_line(traceback)}" if traceback else text
         if code == -signal.SIGKILL and self._stopped is None:
-            if out_of_memory_kills() > self._oom_kills:
-                return "The module ran out of memory and was killed (SIGKILL)."
+            if self._ran_out_of_memory(code):
+                return f"Its main process had held up to {self._peak_mib} MiB."
             return "The module was killed (SIGKILL), which is what a host does when memory runs out."
         return f"The module was ended by signal {-code} ({signal_name(-code)})."
 

@@ -108,6 +108,7 @@ class Runner:
             message=end.stopped.reason if end.stopped else end.message,
             traceback=end.traceback,
             started_ns=self._started_ns,
+            out_of_memory=end.out_of_memory,
         )
 
     def _prepare(self) -> Prepared | StopRequest:

@@ -57,6 +57,7 @@ class ReplicaSpec:
         module: run as `python -m` does.
         args: the user's arguments; `--job-dir JOB_DIR` follows them where job_dir is given.
         environment: set on top of the host's environment, whose PYTHON* and ENGINEHOUSE_* variables are left out.
+        unset: variables of the host that the user process does not get.
         packages: installed in this order.
         runtime_version, python_version: resolved by the runtimes' catalogue.
         runtimes_dir: cache of built environments.
@@ -75,6 +76,7 @@ class ReplicaSpec:
     runtimes_dir: str
     uv: str
     grace_s: float
+    unset: tuple[str, ...] = ()
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -93,7 +95,9 @@ class ReplicaSpec:
             KeyError, TypeError: a part is missing or unknown.
         """
         packages = tuple(PackageFile(**package) for package in value["packages"])
-        return cls(**{**value, "args": tuple(value["args"]), "packages": packages})
+        return cls(
+            **{**value, "args": tuple(value["args"]), "packages": packages, "unset": tuple(value.get("unset", ()))}
+        )
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,7 @@ class Outcome:
         traceback: the last Python traceback that the replica printed, "" if none.
         started_ns: when user code began, None if it did not.
         ended_ns: when the last process of the replica was gone.
+        out_of_memory: the kernel killed the main process since memory ran out.
     """
 
     reason: Reason
@@ -118,6 +123,7 @@ class Outcome:
     traceback: str = ""
     started_ns: int | None = None
     ended_ns: int = 0
+    out_of_memory: bool = False
 
     @property
     def succeeded(self) -> bool:

@@ -1,0 +1,14 @@
+"""What a create asked for, so that its repetition is known for one; how a job is run, and its place in the queue."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    for table in ("jobs", "models", "versions"):
+        op.add_column(table, sa.Column("creation_key", sa.String(64), nullable=False, server_default=""))
+    op.add_column("jobs", sa.Column("run", sa.JSON, nullable=False, server_default="{}"))
+    op.add_column("jobs", sa.Column("position", sa.Integer, nullable=False, server_default="0"))
