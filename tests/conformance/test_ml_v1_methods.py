@@ -1,0 +1,383 @@
+"""Every method of ml v1, called by google-api-python-client as it is in a shell that `mle env` wired.
+
+Slow because a job trains and a version is served in a real runtime.
+"""
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import googleapiclient
+import pytest
+from googleapiclient import discovery
+from googleapiclient.errors import HttpError
+
+from conformance.conftest import PARENT, training_job, wait_for_job
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+NO_STUDIES = "refused: comes with the tuning service"
+NO_EXPLANATIONS = "refused: comes with the prediction service"
+
+
+def proves(method: str, state: str = "works") -> Any:
+    return pytest.mark.proves(f"ml.{method}", state=state)
+
+
+def refused(call: Any) -> dict[str, Any]:
+    """The error that the API answers."""
+    with pytest.raises(HttpError) as error:
+        call.execute()
+    answer: dict[str, Any] = json.loads(error.value.content)["error"]
+    assert answer["code"] == error.value.resp.status
+    return answer
+
+
+@pytest.fixture
+def jobs(ml: Any, trained_model: str) -> Any:
+    return ml.projects().jobs()
+
+
+@pytest.fixture
+def models(ml: Any) -> Any:
+    return ml.projects().models()
+
+
+@pytest.fixture
+def model(models: Any, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The full name of a model that is gone after the test."""
+    name = request.node.name.partition("[")[0]
+    yield models.create(parent=PARENT, body={"name": name, "regions": ["us-central1"]}).execute()["name"]
+    versions = models.versions()
+    made = versions.list(parent=f"{PARENT}/models/{name}").execute().get("versions", [])
+    for version in sorted(made, key=lambda each: each.get("isDefault", False)):
+        versions.delete(name=version["name"]).execute()
+    models.delete(name=f"{PARENT}/models/{name}").execute()
+
+
+def make_version(models: Any, model: str, trained_model: str, name: str = "v1", **fields: Any) -> Any:
+    body = {"name": name, "deploymentUri": trained_model, "runtimeVersion": "scikit-learn-1.9", **fields}
+    return models.versions().create(parent=model, body=body).execute()
+
+
+# --- jobs ---
+
+
+@proves("projects.jobs.create")
+def test_create_job(jobs: Any) -> None:
+    created = jobs.create(parent=PARENT, body=training_job("create_1")).execute()
+    assert (created["jobId"], created["state"]) == ("create_1", "QUEUED")
+    assert jobs.create(parent=PARENT, body=training_job("create_1")).execute()["jobId"] == "create_1"
+    other = refused(jobs.create(parent=PARENT, body=training_job("create_1", args=["--other"])))
+    assert (other["code"], other["status"]) == (409, "ALREADY_EXISTS")
+    unknown = refused(jobs.create(parent=PARENT, body=training_job("create_2", bogusField=3)))
+    assert unknown["status"] == "INVALID_ARGUMENT"
+    (violation,) = unknown["details"][0]["fieldViolations"]
+    assert violation["field"] == "training_input.bogus_field"
+    assert wait_for_job(jobs, "create_1")["state"] == "SUCCEEDED"
+
+
+@proves("projects.jobs.get")
+def test_get_job(jobs: Any) -> None:
+    job = jobs.get(name=f"{PARENT}/jobs/made_1").execute()
+    assert job["state"] == "SUCCEEDED"
+    assert job["createTime"] <= job["startTime"] <= job["endTime"]
+    assert base64.b64encode(base64.b64decode(job["etag"], validate=True)).decode() == job["etag"]
+    assert refused(jobs.get(name=f"{PARENT}/jobs/nobody"))["status"] == "NOT_FOUND"
+    some = jobs.get(name=f"{PARENT}/jobs/made_1", fields="jobId,trainingInput(region,pythonModule)").execute()
+    assert some == {
+        "jobId": "made_1",
+        "trainingInput": {"region": "us-central1", "pythonModule": "trainer.task"},
+    }
+
+
+@proves("projects.jobs.list")
+def test_list_jobs(jobs: Any) -> None:
+    for number in range(3):
+        jobs.create(parent=PARENT, body=training_job(f"listed_{number}")).execute()
+    first = jobs.list(parent=PARENT, pageSize=2, filter="jobId:listed*").execute()
+    assert [job["jobId"] for job in first["jobs"]] == ["listed_2", "listed_1"]
+    rest = jobs.list_next(jobs.list(parent=PARENT, pageSize=2, filter="jobId:listed*"), first).execute()
+    assert [job["jobId"] for job in rest["jobs"]] == ["listed_0"]
+    assert "nextPageToken" not in rest
+    assert jobs.list(parent=PARENT, filter="jobId:listed* AND state:FAILED").execute() == {}
+    assert refused(jobs.list(parent=PARENT, pageToken="?"))["status"] == "INVALID_ARGUMENT"
+    for number in range(3):
+        wait_for_job(jobs, f"listed_{number}")
+
+
+@proves("projects.jobs.patch")
+def test_patch_job(jobs: Any) -> None:
+    name = f"{PARENT}/jobs/made_1"
+    etag = jobs.get(name=name).execute()["etag"]
+    body = {"labels": {"team": "a"}, "etag": etag}
+    assert jobs.patch(name=name, updateMask="labels", body=body).execute()["labels"] == {"team": "a"}
+    assert refused(jobs.patch(name=name, updateMask="labels", body=body))["status"] == "ABORTED"
+    assert refused(jobs.patch(name=name, updateMask="state", body={}))["status"] == "INVALID_ARGUMENT"
+
+
+@proves("projects.jobs.cancel")
+def test_cancel_job(jobs: Any) -> None:
+    jobs.create(parent=PARENT, body=training_job("cancelled_1")).execute()
+    assert jobs.cancel(name=f"{PARENT}/jobs/cancelled_1", body={}).execute() == {}
+    ended = wait_for_job(jobs, "cancelled_1")
+    assert ended["state"] == "CANCELLED"
+    assert ended["errorMessage"]
+    assert jobs.cancel(name=f"{PARENT}/jobs/cancelled_1", body={}).execute() == {}
+
+
+@pytest.mark.parametrize(
+    "collection",
+    [
+        pytest.param("jobs", marks=[proves(f"projects.jobs.{verb}") for verb in ("getIamPolicy", "setIamPolicy")]),
+        pytest.param(
+            "models", marks=[proves(f"projects.models.{verb}") for verb in ("getIamPolicy", "setIamPolicy")]
+        ),
+    ],
+)
+def test_iam_policies(collection: str, ml: Any, trained_model: str, model: str) -> None:
+    resources = getattr(ml.projects(), collection)()
+    name = f"{PARENT}/jobs/made_1" if collection == "jobs" else model
+    before = resources.getIamPolicy(resource=name).execute()
+    bindings = [{"role": "roles/ml.viewer", "members": ["user:reader@example.com"]}]
+    policy = {"bindings": bindings, "etag": before["etag"]}
+    after = resources.setIamPolicy(resource=name, body={"policy": policy}).execute()
+    assert after["bindings"] == bindings
+    assert resources.getIamPolicy(resource=name).execute() == after
+    stale = refused(resources.setIamPolicy(resource=name, body={"policy": policy}))
+    assert stale["status"] == "ABORTED"
+    again = {"policy": {"bindings": [], "etag": after["etag"]}}
+    assert "bindings" not in resources.setIamPolicy(resource=name, body=again).execute()
+
+
+@pytest.mark.parametrize(
+    "collection",
+    [
+        pytest.param("jobs", marks=proves("projects.jobs.testIamPermissions")),
+        pytest.param("models", marks=proves("projects.models.testIamPermissions")),
+    ],
+)
+def test_iam_permissions(collection: str, ml: Any, trained_model: str, model: str) -> None:
+    name = f"{PARENT}/jobs/made_1" if collection == "jobs" else model
+    permissions = [f"ml.{collection}.get", f"ml.{collection}.no"]
+    body = {"permissions": permissions}
+    answer = getattr(ml.projects(), collection)().testIamPermissions(resource=name, body=body).execute()
+    assert answer == {"permissions": permissions[:1]}
+
+
+# --- models ---
+
+
+@proves("projects.models.create")
+@proves("projects.models.delete")
+def test_create_and_delete_model(models: Any) -> None:
+    body = {"name": "created", "description": "d", "labels": {"a": "b"}}
+    created = models.create(parent=PARENT, body=body).execute()
+    assert created["name"] == f"{PARENT}/models/created"
+    assert created["regions"] == ["us-central1"]
+    assert models.create(parent=PARENT, body=body).execute() == created
+    assert refused(models.create(parent=PARENT, body={"name": "created"}))["status"] == "ALREADY_EXISTS"
+    assert refused(models.create(parent=PARENT, body={"name": "1"}))["status"] == "INVALID_ARGUMENT"
+    deleted = models.delete(name=created["name"]).execute()
+    assert (deleted["done"], deleted["metadata"]["operationType"]) == (True, "DELETE_MODEL")
+    assert refused(models.get(name=created["name"]))["status"] == "NOT_FOUND"
+
+
+@proves("projects.models.get")
+@proves("projects.models.list")
+def test_get_and_list_models(models: Any, model: str) -> None:
+    assert models.get(name=model).execute()["name"] == model
+    models.create(parent=PARENT, body={"name": "zz_last", "labels": {"kind": "x"}}).execute()
+    listed = models.list(parent=PARENT, pageSize=1).execute()
+    assert [each["name"] for each in listed["models"]] == [model]
+    rest = models.list(parent=PARENT, pageToken=listed["nextPageToken"]).execute()
+    assert [each["name"] for each in rest["models"]] == [f"{PARENT}/models/zz_last"]
+    found = models.list(parent=PARENT, filter="labels.kind:x").execute()
+    assert [each["name"] for each in found["models"]] == [f"{PARENT}/models/zz_last"]
+    models.delete(name=f"{PARENT}/models/zz_last").execute()
+
+
+@proves("projects.models.patch")
+def test_patch_model(models: Any, model: str) -> None:
+    operation = models.patch(name=model, updateMask="description", body={"description": "new"}).execute()
+    assert operation["done"]
+    assert operation["response"]["@type"] == "type.googleapis.com/google.cloud.ml.v1.Model"
+    assert models.get(name=model).execute()["description"] == "new"
+    assert refused(models.patch(name=model, updateMask="name", body={}))["status"] == "INVALID_ARGUMENT"
+
+
+# --- versions, operations and predictions ---
+
+
+@proves("projects.models.versions.create")
+@proves("projects.models.versions.get")
+@proves("projects.operations.get")
+@proves("projects.predict")
+def test_create_version_and_predict(ml: Any, models: Any, model: str, trained_model: str) -> None:
+    operation = make_version(models, model, trained_model)
+    assert operation["done"], "a small model is served at once"
+    assert ml.projects().operations().get(name=operation["name"]).execute() == operation
+    version = models.versions().get(name=f"{model}/versions/v1").execute()
+    assert (version["state"], version["isDefault"], version["framework"]) == ("READY", True, "SCIKIT_LEARN")
+    body = {"instances": [[5.1, 3.5, 1.4, 0.2], [6.3, 2.9, 5.6, 1.8]]}
+    for name in (model, f"{model}/versions/v1"):
+        assert ml.projects().predict(name=name, body=body).execute() == {"predictions": [0, 2]}
+    wrong = ml.projects().predict(name=model, body={"instances": [[1.0]]}).execute()
+    assert "expecting 4 features" in wrong["error"]
+    assert refused(ml.projects().predict(name=f"{model}/versions/v9", body=body))["status"] == "NOT_FOUND"
+
+
+@proves("projects.models.versions.list")
+@proves("projects.models.versions.setDefault")
+@proves("projects.models.versions.patch")
+@proves("projects.models.versions.delete")
+def test_versions_of_a_model(models: Any, model: str, trained_model: str) -> None:
+    versions = models.versions()
+    for name in ("v1", "v2"):
+        make_version(models, model, trained_model, name)
+    listed = versions.list(parent=model, pageSize=1).execute()
+    assert [each["name"] for each in listed["versions"]] == [f"{model}/versions/v1"]
+    rest = versions.list(parent=model, pageToken=listed["nextPageToken"], filter="state:READY").execute()
+    assert [each["name"] for each in rest["versions"]] == [f"{model}/versions/v2"]
+    assert versions.setDefault(name=f"{model}/versions/v2", body={}).execute()["isDefault"]
+    assert models.get(name=model).execute()["defaultVersion"]["name"] == f"{model}/versions/v2"
+    body = {"description": "d", "autoScaling": {"minNodes": 1}}
+    mask = "description,autoScaling.minNodes"
+    patched = versions.patch(name=f"{model}/versions/v1", updateMask=mask, body=body).execute()
+    assert patched["response"]["autoScaling"] == {"minNodes": 1}
+    deleted = versions.delete(name=f"{model}/versions/v1").execute()
+    assert deleted["metadata"]["operationType"] == "DELETE_VERSION"
+    assert refused(versions.get(name=f"{model}/versions/v1"))["status"] == "NOT_FOUND"
+
+
+@proves("projects.operations.list")
+@proves("projects.operations.cancel")
+def test_list_and_cancel_operations(ml: Any, models: Any, model: str) -> None:
+    operations = ml.projects().operations()
+    made = models.patch(name=model, updateMask="description", body={"description": "x"}).execute()
+    listed = operations.list(name=PARENT, pageSize=1).execute()
+    assert listed["operations"] == [made], "newest first"
+    assert operations.list(name=PARENT, pageToken=listed["nextPageToken"]).execute()["operations"]
+    assert operations.cancel(name=made["name"]).execute() == {}
+    assert operations.get(name=made["name"]).execute()["done"]
+    assert refused(operations.get(name=f"{PARENT}/operations/nothing"))["status"] == "NOT_FOUND"
+
+
+@proves("projects.explain", NO_EXPLANATIONS)
+def test_explain(ml: Any, model: str) -> None:
+    answer = refused(ml.projects().explain(name=model, body={"instances": [[1.0]]}))
+    assert answer["status"] == "FAILED_PRECONDITION"
+    assert "Explanations are not available" in answer["message"]
+
+
+# --- the service itself ---
+
+
+@proves("projects.getConfig")
+def test_get_config(ml: Any) -> None:
+    config = ml.projects().getConfig(name=PARENT).execute()
+    number = config["serviceAccountProject"]
+    assert config["serviceAccount"] == f"service-{number}@cloud-ml.google.com.iam.gserviceaccount.com"
+
+
+@proves("projects.locations.list")
+@proves("projects.locations.get")
+def test_locations(ml: Any) -> None:
+    locations = ml.projects().locations()
+    listed = locations.list(parent=PARENT, pageSize=10).execute()
+    assert len(listed["locations"]) == 10
+    rest = locations.list(parent=PARENT, pageToken=listed["nextPageToken"]).execute()["locations"]
+    one = f"{PARENT}/locations/us-central1"
+    assert locations.get(name=one).execute() in listed["locations"] + rest
+    assert refused(locations.get(name=f"{PARENT}/locations/mars"))["status"] == "NOT_FOUND"
+
+
+@proves("projects.locations.operations.get")
+@proves("projects.locations.operations.cancel")
+def test_operations_of_locations(ml: Any) -> None:
+    operations = ml.projects().locations().operations()
+    name = f"{PARENT}/locations/us-central1/operations/1"
+    for call in (operations.get(name=name), operations.cancel(name=name)):
+        assert refused(call)["status"] == "NOT_FOUND"
+
+
+STUDY = f"{PARENT}/locations/us-central1/studies/s"
+STUDY_CALLS: dict[str, dict[str, Any]] = {
+    "create": {"parent": f"{PARENT}/locations/us-central1", "studyId": "s", "body": {}},
+    "get": {"name": STUDY},
+    "list": {"parent": f"{PARENT}/locations/us-central1"},
+    "delete": {"name": STUDY},
+    "trials.create": {"parent": STUDY, "body": {}},
+    "trials.get": {"name": f"{STUDY}/trials/1"},
+    "trials.list": {"parent": STUDY},
+    "trials.delete": {"name": f"{STUDY}/trials/1"},
+    "trials.suggest": {"parent": STUDY, "body": {"suggestionCount": 1, "clientId": "c"}},
+    "trials.addMeasurement": {"name": f"{STUDY}/trials/1", "body": {}},
+    "trials.checkEarlyStoppingState": {"name": f"{STUDY}/trials/1", "body": {}},
+    "trials.complete": {"name": f"{STUDY}/trials/1", "body": {}},
+    "trials.stop": {"name": f"{STUDY}/trials/1", "body": {}},
+    "trials.listOptimalTrials": {"parent": STUDY, "body": {}},
+}
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(method, marks=proves(f"projects.locations.studies.{method}", NO_STUDIES))
+        for method in STUDY_CALLS
+    ],
+)
+def test_studies(method: str, ml: Any) -> None:
+    studies = ml.projects().locations().studies()
+    resource = studies.trials() if method.startswith("trials.") else studies
+    answer = refused(getattr(resource, method.rpartition(".")[2])(**STUDY_CALLS[method]))
+    assert answer["status"] == "FAILED_PRECONDITION"
+    assert "not available" in answer["message"]
+
+
+# --- all of them ---
+
+
+def test_the_parameters_that_every_method_takes(ml: Any) -> None:
+    given = {"alt": "json", "key": "k", "quotaUser": "q", "prettyPrint": False, "x__xgafv": "2"}
+    answered = ml.projects().getConfig(name=PARENT, fields="config", **given).execute()
+    assert list(answered) == ["config"]
+    bad = refused(ml.projects().getConfig(name=PARENT, fields="config("))
+    assert (bad["status"], bad["details"][0]["fieldViolations"][0]["field"]) == ("INVALID_ARGUMENT", "fields")
+
+
+FETCHING = """\
+import sys
+from googleapiclient import discovery
+ml = discovery.build("ml", "v1", static_discovery=False, discoveryServiceUrl=sys.argv[1], cache_discovery=False)
+print(ml.projects().getConfig(name=sys.argv[2]).execute()["serviceAccount"])
+"""
+
+
+@pytest.mark.parametrize("url", [discovery.V1_DISCOVERY_URI, discovery.V2_DISCOVERY_URI])
+def test_a_program_that_fetches_the_document(url: str, wired: dict[str, str]) -> None:
+    command = [sys.executable, "-c", FETCHING, url, PARENT]
+    done = subprocess.run(command, env=wired, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("@cloud-ml.google.com.iam.gserviceaccount.com\n")
+
+
+def test_no_method_is_left_out(request: pytest.FixtureRequest) -> None:
+    document = Path(googleapiclient.__file__).parent / "discovery_cache" / "documents" / "ml.v1.json"
+
+    def methods(resource: dict[str, Any]) -> Iterator[str]:
+        yield from (method["id"] for method in resource.get("methods", {}).values())
+        for inner in resource.get("resources", {}).values():
+            yield from methods(inner)
+
+    proven = {
+        marker.args[0]
+        for item in request.session.items
+        if item.path == Path(__file__)
+        for marker in item.iter_markers("proves")
+    }
+    if any(item.path == Path(__file__) and "test_get_job" in item.name for item in request.session.items):
+        assert proven == set(methods(json.loads(document.read_text())))
