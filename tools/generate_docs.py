@@ -1,33 +1,41 @@
-"""Write the generated pages of docs/: the commands of `mle` and the settings.
+"""Write the generated pages of docs/: commands, settings, clients, and what is compatible.
 
     .venv/bin/python tools/generate_docs.py [FOLDER]
 
-In: the command tree and the table of settings. Out: `cli.md` and `settings.md`. A test tells when they are behind.
+In: the command tree, the tables of settings, variables and hosts, and what the tests say they prove. Out: a page of
+each. A test tells when they are behind.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import pytest
 
 from enginehouse.cli.base import Command
 from enginehouse.cli.invocation import GLOBAL_OPTIONS, Invocation
 from enginehouse.cli.tree import root
 from enginehouse.core.settings import SETTINGS
+from enginehouse.gateway.environment import variables_table
+from enginehouse.gateway.hosts import hosts_table
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 NOTE = "<!-- Written by tools/generate_docs.py (make docs); changes made here are lost. -->"
 
 
 def main(folder: Path = DOCS) -> None:
-    """Write both pages."""
+    """Write all pages."""
     folder.mkdir(exist_ok=True)
-    (folder / "cli.md").write_text(cli_page(), encoding="utf-8")
-    (folder / "settings.md").write_text(settings_page(), encoding="utf-8")
+    for name, page in PAGES.items():
+        (folder / name).write_text(page(), encoding="utf-8")
 
 
 def cli_page() -> str:
@@ -75,6 +83,110 @@ def settings_page() -> str:
             "",
         ]
     )
+
+
+def clients_page() -> str:
+    """What `mle env` sets, and for which hosts the gateway answers."""
+    return "\n".join(
+        [
+            "# Clients",
+            NOTE,
+            "",
+            'Google\'s clients talk to an engine after `eval "$(mle env)"`, or within `mle run -- COMMAND`: gcloud '
+            "(`ai-platform` and the retired `ml-engine`), gsutil, google-api-python-client, google-cloud-storage, "
+            "google-cloud-logging, gcsfs, TensorFlow's `gs://`, curl. `mle env --unset` puts the shell back as it "
+            "was; `mle env --plain` wires without proxy and CA, for clients that take another endpoint. Training "
+            "processes have the same by themselves. What works is in [compatibility.md](compatibility.md).",
+            "",
+            "google-api-python-client speaks through httplib2, which knows proxies only where PySocks is installed "
+            "(`pip install pysocks`); without it, it says *Unable to find the server at ml.googleapis.com*.",
+            "",
+            "In a notebook, start Jupyter from a wired shell (`mle run -- jupyter lab`); its kernels inherit it.",
+            "",
+            "## Variables",
+            "",
+            variables_table(),
+            "## Hosts",
+            "",
+            "The gateway ends TLS for these with the private CA of the data directory, and tunnels all others "
+            "untouched, through the proxy that the environment named before.",
+            "",
+            hosts_table(),
+        ]
+    )
+
+
+def compatibility_page() -> str:
+    """What tests prove, by method and by command."""
+    proofs = _proofs()
+    methods = {what: proof for what, proof in proofs.items() if what.startswith("ml.")}
+    gcloud = {what: proof for what, proof in proofs.items() if what.startswith("gcloud ")}
+    others = {what: proof for what, proof in proofs.items() if what not in methods | gcloud}
+    return "\n".join(
+        [
+            "# Compatibility",
+            NOTE,
+            "",
+            "What clients of Cloud Machine Learning Engine (AI Platform) can ask of this engine. Every line is "
+            "proven by the test beside it, with the unmodified client in a shell wired by `mle env`.",
+            "",
+            f"## Methods of ml v1 ({len(methods)})",
+            *_proof_table("method", methods),
+            "",
+            "## gcloud",
+            *_proof_table("command", gcloud),
+            "",
+            "## Other clients",
+            *_proof_table("client", others),
+            "",
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class _Proof:
+    state: str
+    test: str
+
+
+def _proofs() -> dict[str, _Proof]:
+    """What the tests' `proves` markers say, by what is proven."""
+    found: dict[str, _Proof] = {}
+
+    class Collector:
+        def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+            for item in items:
+                for marker in item.iter_markers("proves"):
+                    test = f"{item.path.name}::{item.name.partition('[')[0]}"
+                    found[marker.args[0]] = _Proof(marker.kwargs["state"], test)
+
+    options = [
+        "--collect-only",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        f"--rootdir={ROOT}",
+        "-c",
+        str(ROOT / "pyproject.toml"),
+    ]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        status = pytest.main([*options, str(ROOT / "tests" / "conformance")], plugins=[Collector()])
+    if status != pytest.ExitCode.OK:
+        raise SystemExit(printed.getvalue())
+    return dict(sorted(found.items()))
+
+
+def _proof_table(kind: str, proofs: Mapping[str, _Proof]) -> list[str]:
+    rows = [f"| `{what}` | {proof.state} | `{proof.test}` |" for what, proof in proofs.items()]
+    return ["", f"| {kind} | state | test |", "|---|---|---|", *rows]
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": cli_page,
+    "settings.md": settings_page,
+    "clients.md": clients_page,
+    "compatibility.md": compatibility_page,
+}
 
 
 def _walk(context: click.Context) -> Iterator[click.Context]:

@@ -228,7 +228,8 @@ class Composition:
         self.app: ASGIApp = Front(web, self._predict, settings.token)
 
     def _web(self) -> ASGIApp:
-        routes = [*self._engine_routes(), *self._ml_routes(), *storage_routes(self._storage)]
+        # The storage API's first: routes are tried in turn, and nothing asks for so much in so many small calls.
+        routes = [*storage_routes(self._storage), *self._engine_routes(), *self._ml_routes()]
         return Starlette(
             routes=routes, exception_handlers={HTTPException: on_http_exception}, lifespan=self._lifespan
         )

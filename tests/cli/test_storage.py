@@ -47,6 +47,8 @@ def test_a_day_with_a_bucket(mle: Mle, bucket: str, data: Path, tmp_path: Path) 
     assert mle("storage", "ls").out == "gs://bkt/\n"
     assert mle("storage", "ls", bucket).out == "gs://bkt/data/\n"
     assert mle("storage", "ls", f"{bucket}/data").out == "gs://bkt/data/a.csv\ngs://bkt/data/sub/\n"
+    assert mle("storage", "ls", "-d", f"{bucket}/*").out == "gs://bkt/data/\n"
+    assert mle("storage", "ls", f"{bucket}/*/").out == "gs://bkt/data/a.csv\ngs://bkt/data/sub/\n"
     assert mle("storage", "ls", "-r", bucket).out == "gs://bkt/data/a.csv\ngs://bkt/data/sub/b.csv\n"
     assert mle("storage", "ls", f"{bucket}/**.csv").out == "gs://bkt/data/a.csv\ngs://bkt/data/sub/b.csv\n"
     long = mle("storage", "ls", "-l", f"{bucket}/data/a.csv").out.splitlines()

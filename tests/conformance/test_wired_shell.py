@@ -1,10 +1,9 @@
-"""Shells wired by `mle env`: the commands of the Cloud ML Engine era, with the real Cloud SDK and with none.
+"""Shells, commands and jobs that are wired to an engine, and shells that are no longer.
 
-Slow because the real gcloud takes seconds a command and a TensorFlow job trains.
+Slow because a TensorFlow job trains.
 """
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,33 +12,6 @@ from pathlib import Path
 import pytest
 
 from enginehouse.testing.engine import EngineProcess
-
-TOOLS = ("bash", "sh", "date", "cat", "ls", "dirname", "sort", "tail", "head", "env", "sed", "grep", "sleep", "mkdir")
-SDK = shutil.which("gcloud") and shutil.which("gsutil")
-
-# The commands of the textbook chapter's scikit-learn project, on a runtime that there is.
-PREPARE = """\
-gsutil mb gs://{bucket}
-gsutil cp train_data.csv gs://{bucket}
-gsutil cp test_data.csv gs://{bucket}
-gsutil cp hold_out_test.csv gs://{bucket}
-"""
-TRAIN = """\
-JOB_NAME=iris_sklearn_{suffix}
-gcloud ml-engine jobs submit training $JOB_NAME --stream-logs --scale-tier BASIC --runtime-version scikit-learn-1.9 \\
-  --job-dir gs://{bucket}/jobs/$JOB_NAME --module-name trainer.model --package-path trainer/ --region us-central1 \\
-  -- --train-file gs://{bucket}/train_data.csv --eval-file gs://{bucket}/test_data.csv
-"""
-DEPLOY = """\
-gcloud ml-engine models create {model} --regions=us-central1
-gcloud ml-engine versions create v1 --model {model} --origin gs://{bucket}/jobs/iris_sklearn_{suffix} \\
-  --runtime-version scikit-learn-1.9 --framework SCIKIT_LEARN
-"""
-PREDICT = """\
-gsutil cp test-sample.json gs://{bucket}/test-sample.json
-gsutil cp gs://{bucket}/test-sample.json ./downloaded.json
-gcloud ml-engine predict --model {model} --version v1 --json-instances ./downloaded.json
-"""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -50,64 +22,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
         yield engine
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """The project that `mle init` writes."""
-    subprocess.run([*mle(), "init", "iris", "--framework", "sklearn", "--quiet"], cwd=tmp_path, check=True)
-    return tmp_path / "iris"
-
-
 def mle() -> list[str]:
     return [sys.executable, "-m", "enginehouse.cli"]
-
-
-def path_without_sdk(directory: Path) -> str:
-    """A PATH on which there is no Cloud SDK: a folder of links to what the scripts use."""
-    directory.mkdir()
-    for tool in TOOLS:
-        found = shutil.which(tool)
-        assert found is not None, tool
-        (directory / tool).symlink_to(found)
-    return str(directory)
-
-
-def source(script: str, project: Path, engine: EngineProcess, environ: dict[str, str]) -> str:
-    """Run a script by `source` in a shell that `mle env` wired; what it printed."""
-    (project / "script.sh").write_text(script)
-    wiring = f"{' '.join(mle())} env --shell bash --data-dir {engine.data_dir}"
-    result = subprocess.run(
-        ["bash", "-c", f'eval "$({wiring})" && set -e && source ./script.sh'],
-        cwd=project,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout + result.stderr
-
-
-@pytest.mark.parametrize("sdk", ["with-sdk", "without-sdk"])
-def test_the_chapters_commands(sdk: str, engine: EngineProcess, project: Path, tmp_path: Path) -> None:
-    environ = dict(os.environ)
-    if sdk == "with-sdk":
-        if not SDK:
-            pytest.skip("no Cloud SDK is installed (gcloud and gsutil on PATH)")
-    else:
-        environ["PATH"] = path_without_sdk(tmp_path / "bin")
-        assert shutil.which("gcloud", path=environ["PATH"]) is None
-    suffix = sdk.replace("-", "_")
-    names = {"bucket": f"iris-{sdk}", "model": f"iris_{suffix}", "suffix": suffix}
-    source(PREPARE.format(**names), project, engine, environ)
-    trained = source(TRAIN.format(**names), project, engine, environ)
-    assert f"Job [iris_sklearn_{suffix}] submitted successfully." in trained
-    assert "\tservice\t\tJob completed successfully." in trained
-    assert "state: SUCCEEDED" in trained
-    deployed = source(DEPLOY.format(**names), project, engine, environ)
-    assert f"models/iris_{suffix}]" in deployed
-    predicted = source(PREDICT.format(**names), project, engine, environ)
-    for name in ("setosa", "versicolor", "virginica"):
-        assert name in predicted
 
 
 def test_a_shell_is_put_back_as_it_was(engine: EngineProcess, tmp_path: Path) -> None:

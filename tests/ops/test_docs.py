@@ -19,7 +19,9 @@ ROOT = Path(__file__).parents[2]
 def test_generated_pages_are_up_to_date(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"}
     subprocess.run([sys.executable, ROOT / "tools" / "generate_docs.py", tmp_path], env=environment, check=True)
-    for page in ("cli.md", "settings.md"):
+    pages = {path.name for path in tmp_path.iterdir()}
+    assert pages == {"cli.md", "settings.md", "clients.md", "compatibility.md"}
+    for page in pages:
         assert (ROOT / "docs" / page).read_text() == (tmp_path / page).read_text(), "run `make docs`"
 
 

@@ -69,14 +69,22 @@ def _bucket(text: str) -> str:
     return uri.bucket
 
 
-@storage.command(examples="mle storage ls\nmle storage ls -l gs://iris\nmle storage ls 'gs://iris/jobs/**/*.keras'")
+@storage.command(
+    examples="""
+        mle storage ls
+        mle storage ls -l gs://iris
+        mle storage ls -d 'gs://iris/jobs/*'
+        mle storage ls 'gs://iris/jobs/**/*.keras'
+    """
+)
 @click.argument("urls", metavar="[gs://BUCKET[/OBJECT]]...", nargs=-1)
 @click.option("-l", "--long", is_flag=True, help="With size and time.")
+@click.option("-d", "--directory", is_flag=True, help="Name folders instead of what is in them.")
 @recursive_option
 @pass_invocation
-def ls(invocation: Invocation, urls: tuple[str, ...], long: bool, recursive: bool) -> None:
+def ls(invocation: Invocation, urls: tuple[str, ...], long: bool, directory: bool, recursive: bool) -> None:
     """List buckets, or what is in one."""
-    from enginehouse.sdk.wildcards import has_wildcard, resolve
+    from enginehouse.sdk.wildcards import resolve
 
     client = invocation.client()
     if not urls or urls == ("gs://",):
@@ -84,9 +92,9 @@ def ls(invocation: Invocation, urls: tuple[str, ...], long: bool, recursive: boo
         return
     for text in urls:
         found = resolve(client.storage, text)
-        _show(invocation, found.objects, [], long)
-        for prefix in found.prefixes:
-            if has_wildcard(text) and not recursive:
+        _show(invocation, found.objects, [str(each) for each in found.prefixes] if directory else [], long)
+        for prefix in found.prefixes if not directory else ():
+            if len(found.prefixes) > 1 and not recursive:
                 click.echo(f"\n{prefix}:")
             if recursive:
                 _show(invocation, client.storage.list(prefix.bucket, prefix.name), [], long)

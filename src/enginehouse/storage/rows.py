@@ -11,6 +11,8 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from enginehouse.core.errors import NotFound
 from enginehouse.storage.base import BucketInfo, ObjectAttributes, ObjectInfo
 
@@ -195,7 +197,7 @@ def _bucket(row: sqlite3.Row) -> BucketInfo:
 def _stored(row: sqlite3.Row) -> StoredObject:
     values = dict(row)
     blob = values.pop("blob")
-    attributes = json.loads(values.pop("attributes"))
+    attributes = orjson.loads(values.pop("attributes"))
     return StoredObject(ObjectInfo(**values, **attributes), blob)
 
 

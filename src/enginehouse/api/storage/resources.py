@@ -6,6 +6,7 @@ Source: https://cloud.google.com/storage/docs/json_api/v1/objects#resource and â
 from __future__ import annotations
 
 import base64
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -54,7 +55,7 @@ def bucket_resource(info: BucketInfo, base_url: str) -> dict[str, Any]:
 
 def object_resource(info: ObjectInfo, base_url: str) -> dict[str, Any]:
     """`storage#object`; `mediaLink` is a URL that clients use as it is."""
-    path = f"/storage/v1/b/{quote(info.bucket, safe='')}/o/{quote(info.name, safe='')}"
+    path = f"/storage/v1/b/{_encoded_bucket(info.bucket)}/o/{quote(info.name, safe='')}"
     created = format_time(info.created_ns, digits=3)
     resource: dict[str, Any] = {
         "kind": "storage#object",
@@ -68,11 +69,13 @@ def object_resource(info: ObjectInfo, base_url: str) -> dict[str, Any]:
         "size": str(info.size_bytes),
         "etag": etag(info.generation, info.metageneration),
         "timeCreated": created,
-        "updated": format_time(info.updated_ns, digits=3),
+        "updated": created if info.updated_ns == info.created_ns else format_time(info.updated_ns, digits=3),
         "timeStorageClassUpdated": created,
     }
-    checksums = {"md5Hash": info.md5, "crc32c": info.crc32c}
-    resource |= {field: checksum for field, checksum in checksums.items() if checksum}
+    if info.md5:
+        resource["md5Hash"] = info.md5
+    if info.crc32c:
+        resource["crc32c"] = info.crc32c
     for field, attribute in _TEXT_FIELDS.items():
         if (value := getattr(info, attribute)) is not None:
             resource[field] = value
@@ -107,6 +110,11 @@ def merged_labels(labels: Mapping[str, str], given: Any) -> dict[str, str]:
 def digests(resource: Mapping[str, Any]) -> Digests:
     """The checksums that a resource claims."""
     return Digests(md5=_text("md5Hash", resource.get("md5Hash")), crc32c=_text("crc32c", resource.get("crc32c")))
+
+
+@functools.lru_cache
+def _encoded_bucket(name: str) -> str:
+    return quote(name, safe="")  # the same for all objects of a listing
 
 
 def _merged_texts(field: str, old: Mapping[str, str], given: Any) -> dict[str, str]:

@@ -1,0 +1,147 @@
+"""A textbook chapter's two projects, by its own command lines: `source ./scripts/X.sh` in a wired shell.
+
+Once with the real gcloud and gsutil of the Cloud SDK, once with none on PATH. Slow because both train and serve.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conformance.conftest import write
+from enginehouse.testing.engine import EngineProcess
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+SDK = shutil.which("gcloud") and shutil.which("gsutil")
+# What the scripts use besides gcloud and gsutil.
+TOOLS = ("bash", "sh", "date", "cat", "ls", "dirname", "sort", "tail", "head", "env", "sed", "grep", "sleep", "mkdir")
+
+PREPARE = """\
+gsutil mb gs://$bucket_name
+gsutil cp train_data.csv gs://$bucket_name
+gsutil cp test_data.csv gs://$bucket_name
+gsutil cp hold_out_test.csv gs://$bucket_name
+"""
+TENSORFLOW = {
+    "single-instance-training.sh": """\
+export JOB_NAME=iris_`date '+%Y%m%d_%H%M%S'`
+export GCS_JOB_DIR=gs://$bucket_name/jobs/$JOB_NAME
+gcloud ai-platform jobs submit training $JOB_NAME \\
+  --stream-logs \\
+  --runtime-version 2.21 \\
+  --job-dir $GCS_JOB_DIR \\
+  --module-name trainer.task \\
+  --package-path trainer/ \\
+  --region us-central1 \\
+  -- \\
+  --train-files gs://$bucket_name/train_data.csv \\
+  --eval-files gs://$bucket_name/test_data.csv \\
+  --train-steps 500 \\
+  --eval-steps 100
+""",
+    "create-prediction-service.sh": """\
+export MODEL_BINARIES=`gsutil ls gs://$bucket_name/jobs/*/export/iris/ | sort | tail -n 1`
+gcloud ai-platform models create iris --regions us-central1
+gcloud ai-platform versions create v1 --model iris --origin $MODEL_BINARIES --runtime-version 2.21
+""",
+    "online-prediction.sh": """\
+gcloud ai-platform predict --model iris --version v1 --json-instances test-sample.json
+""",
+}
+SKLEARN = {
+    "single-instance-training.sh": """\
+export JOB_NAME=iris_`date '+%Y%m%d_%H%M%S'`
+gcloud ml-engine jobs submit training $JOB_NAME \\
+  --stream-logs \\
+  --scale-tier BASIC \\
+  --runtime-version scikit-learn-1.9 \\
+  --job-dir gs://$bucket_name/jobs/$JOB_NAME \\
+  --module-name trainer.model \\
+  --package-path trainer/ \\
+  --region us-central1 \\
+  --python-version 3.11 \\
+  -- \\
+  --train-file gs://$bucket_name/train_data.csv \\
+  --eval-file gs://$bucket_name/test_data.csv
+""",
+    "create-prediction-service.sh": """\
+gcloud ml-engine models create iris_sklearn --regions=us-central1
+cat > config.yaml <<END
+deploymentUri: "`gsutil ls -d gs://$bucket_name/jobs/* | tail -n 1`"
+runtimeVersion: 'scikit-learn-1.9'
+framework: "SCIKIT_LEARN"
+pythonVersion: "3.11"
+END
+gcloud ml-engine versions create v1 --model iris_sklearn --config config.yaml
+""",
+    "online-prediction.sh": """\
+gsutil cp test-sample.json gs://$bucket_name/test-sample.json
+gsutil cp gs://$bucket_name/test-sample.json ./downloaded.json
+gcloud ml-engine predict --model iris_sklearn --version v1 --json-instances ./downloaded.json
+""",
+}
+PROJECTS = {"tensorflow": TENSORFLOW, "sklearn": SKLEARN}
+TYPES = {"setosa", "versicolor", "virginica"}
+
+
+@pytest.fixture(params=["with-sdk", "without-sdk"])
+def environ(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    if request.param == "with-sdk":
+        if not SDK:
+            pytest.skip("no Cloud SDK is installed (gcloud and gsutil on PATH)")
+        return dict(os.environ)
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in TOOLS:
+        found = shutil.which(tool)
+        assert found is not None, tool
+        (tools / tool).symlink_to(found)
+    return {**os.environ, "PATH": str(tools)}
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[EngineProcess]:
+    with EngineProcess(tmp_path / "data") as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("framework", PROJECTS)
+def test_the_project(framework: str, environ: dict[str, str], engine: EngineProcess, tmp_path: Path) -> None:
+    mle = f"{sys.executable} -m enginehouse.cli"
+    subprocess.run([*mle.split(), "init", "Iris", "--framework", framework, "--quiet"], cwd=tmp_path, check=True)
+    project = tmp_path / "Iris"
+    shutil.rmtree(project / "scripts")
+    for name, text in {"prepare.sh": PREPARE, **PROJECTS[framework]}.items():
+        write(project / "scripts" / name, text)
+
+    def source(script: str) -> str:
+        """Run a script in a new shell, as a reader does."""
+        wire = f'eval "$({mle} env --shell bash --data-dir {engine.data_dir})"'
+        done = subprocess.run(
+            ["bash", "-c", f"{wire}; export bucket_name=iris-dataset; set -e; source ./scripts/{script}"],
+            cwd=project,
+            env={**environ, "CLOUDSDK_ML_ENGINE_POLLING_INTERVAL": "1"},
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    source("prepare.sh")
+    trained = source("single-instance-training.sh")
+    assert "] submitted successfully." in trained
+    first, last = (
+        trained.index(f"\tservice\t\t{line}") for line in ("Validating job", "Job completed successfully.")
+    )
+    assert first < last
+    assert "state: SUCCEEDED" in trained
+    source("create-prediction-service.sh")
+    predicted = source("online-prediction.sh")
+    samples = [json.loads(line) for line in (project / "test-sample.json").read_text().splitlines()]
+    assert sum(predicted.count(name) for name in TYPES) >= len(samples)
