@@ -1,9 +1,10 @@
 """How fast objects go in and out, against `gcp-storage-emulator` and a plain copy of the file.
 
 The same google-cloud-storage code uploads and downloads one large file (resumable, streamed from and to the disk),
-and lists and fetches many small objects, first on a real engine and then on the emulator; the plain copy is
-`shutil.copyfile` with fsync on the same disk. Each result is checked against what was sent. The emulator (PyPI) gets
-a virtual environment of its own, made here with uv and kept in the user's cache.
+and lists and fetches many small objects, on a real engine, through its gateway and on the emulator, in turn in each
+round; the plain copy is `shutil.copyfile` with fsync on the same disk. Each result is checked against what was sent.
+"floor" is the same client with `canned_objects.py`, which does nothing but send: no server can be faster to it. The
+emulator (PyPI) gets a virtual environment of its own, made here with uv and kept in the user's cache.
 
     python bench/objects.py [--quick]
 """
@@ -11,6 +12,7 @@ a virtual environment of its own, made here with uv and kept in the user's cache
 from __future__ import annotations
 
 import argparse
+import contextlib
 import filecmp
 import json
 import os
@@ -22,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,62 +45,86 @@ ENGINE_RSS_BAR_MIB = 300
 MIB = 1024 * 1024
 CHUNK_BYTES = 32 * MIB
 SMALL_BYTES = 1000
+PUT_STEP = 500
+EMULATOR_PUT_LIMIT_S = 30.0
+"""The emulator slows down with each object it has; what it holds by then is what is listed and fetched."""
 THREADS = 4
 _SAMPLE_S = 0.02
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is moved."""
+    """How much is moved, and how often."""
 
     large_bytes: int
     small_objects: int
-    """On either server: the emulator slows down with each object it has, so there can't be many."""
-    many_objects: int
-    """On the engine alone."""
+    """At most: see `EMULATOR_PUT_LIMIT_S`."""
     rounds: int
 
 
 @dataclass
-class Result:
-    """What was measured of one server: seconds of each round by name, and its peak memory in MiB."""
+class Server:
+    """One server as the client sees it, and what was measured of it: by name, seconds of each round.
 
+    `cpu` holds pairs of CPU seconds (user and system): the client's, the server's.
+    """
+
+    bucket: Any
+    pid: int
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    cpu: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     peak_rss_mib: float = 0.0
 
-    def add(self, name: str, seconds: float) -> None:
-        self.seconds.setdefault(name, []).append(seconds)
+    def timed(self, name: str, work: Callable[[Any], None]) -> None:
+        """Do `work` with the bucket."""
+        client, server = psutil.Process(), psutil.Process(self.pid)
+        before = _cpu_s(client), _cpu_s(server)
+        began = time.perf_counter()
+        work(self.bucket)
+        self.seconds.setdefault(name, []).append(time.perf_counter() - began)
+        self.cpu.setdefault(name, []).append((_cpu_s(client) - before[0], _cpu_s(server) - before[1]))
 
     def median(self, name: str) -> float:
         return statistics.median(self.seconds[name])
+
+    def median_cpu(self, name: str) -> tuple[float, float]:
+        client, server = zip(*self.cpu[name], strict=True)
+        return statistics.median(client), statistics.median(server)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller sizes, under a minute")
-    quick = parser.parse_args().quick
-    sizes = Sizes(128 * MIB, 300, 1000, 2) if quick else Sizes(1024 * MIB, 1000, 10_000, 1)
-    with tempfile.TemporaryDirectory(prefix="bench-objects-") as name:
-        folder = Path(name)
-        source = folder / "source"
+    sizes = Sizes(128 * MIB, 500, 3) if parser.parse_args().quick else Sizes(1024 * MIB, 10_000, 2)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-objects-")))
+        source, small_file = folder / "source", folder / "small"
         with source.open("wb") as file:
             for _ in range(sizes.large_bytes // CHUNK_BYTES):
                 file.write(os.urandom(CHUNK_BYTES))
-        copy = [plain_copy(source, folder / "copied") for _ in range(sizes.rounds + 1)][1:]
-        with EngineProcess(folder / "engine") as process:
-            told = json.loads((process.data_dir / "engine.json").read_text())
-            ours = measure(direct(told["url"]), told["pid"], source, sizes)
-            many = Result()
-            with watched(told["pid"], ours):
-                small(direct(told["url"]).create_bucket("many-bucket"), sizes.many_objects, many)
-            bundle = process.data_dir / "gateway" / "bundle.pem"
-            gateway = measure(through(told["gatewayUrl"], bundle), told["pid"], source, sizes, with_small=False)
-        with emulator(folder / "emulator") as (url, pid):
-            theirs = measure(direct(url), pid, source, sizes)
-    print(
-        f"{sizes.many_objects} small objects on the engine, s:", {k: round(many.median(k), 2) for k in many.seconds}
-    )
-    report(sizes, statistics.median(copy), ours, gateway, theirs)
+        small_file.write_bytes(os.urandom(SMALL_BYTES))
+        process = stack.enter_context(EngineProcess(folder / "engine"))
+        told = json.loads((process.data_dir / "engine.json").read_text())
+        emulator_url, emulator_pid = stack.enter_context(emulator(folder / "emulator"))
+        bundle = process.data_dir / "gateway" / "bundle.pem"
+        engine = Server(direct(told["url"]).create_bucket("bench-bucket"), told["pid"])
+        gateway = Server(through(told["gatewayUrl"], bundle).bucket("bench-bucket"), told["pid"])
+        theirs = Server(direct(emulator_url).create_bucket("bench-bucket"), emulator_pid)
+        for server in (engine, theirs):
+            stack.enter_context(watched(server))
+        names = put_small(engine, theirs, small_file.read_bytes(), sizes.small_objects)
+        resource = json.dumps(next(iter(engine.bucket.list_blobs(max_results=1)))._properties)
+        canned_url, canned_pid = stack.enter_context(canned(source, small_file, len(names), resource))
+        floor = Server(direct(canned_url).bucket("bench-bucket"), canned_pid)
+        servers = (engine, theirs, gateway, floor)
+        copy_s = []
+        for _ in range(sizes.rounds):
+            copy_s.append(plain_copy(source, folder / "copied"))
+            for server in servers:
+                large(server, source, folder / "downloaded", with_upload=server is not floor)
+            for server in servers:
+                small(server, names, small_file.read_bytes())
+        report(sizes, len(names), statistics.median(copy_s), engine, gateway, theirs, floor)
 
 
 def direct(url: str) -> storage.Client:
@@ -115,50 +141,56 @@ def through(gateway_url: str, bundle: Path) -> storage.Client:
     return storage.Client(project="bench", credentials=AnonymousCredentials(), _http=session)
 
 
-def measure(client: storage.Client, pid: int, source: Path, sizes: Sizes, *, with_small: bool = True) -> Result:
-    """All of it on one server, with the peak memory of its processes."""
-    result = Result()
-    bucket = client.create_bucket("bench-bucket" if with_small else "bench-large-bucket")
-    with watched(pid, result):
-        for round_ in range(sizes.rounds):
-            blob = bucket.blob(f"large-{round_}", chunk_size=CHUNK_BYTES)
-            began = time.perf_counter()
-            blob.upload_from_filename(str(source), timeout=600)
-            result.add("upload", time.perf_counter() - began)
-            target = source.with_name("downloaded")
-            began = time.perf_counter()
-            bucket.blob(f"large-{round_}").download_to_filename(str(target), timeout=600)
-            result.add("download", time.perf_counter() - began)
-            assert filecmp.cmp(source, target, shallow=False), "other bytes came back"
-            target.unlink()
-            blob.delete()
-        if with_small:
-            small(bucket, sizes.small_objects, result)
-    client.close()
-    return result
+def large(server: Server, source: Path, target: Path, *, with_upload: bool) -> None:
+    """Send a large file and fetch it back; without an upload it is there already."""
+    if with_upload:
+        blob = server.bucket.blob("large", chunk_size=CHUNK_BYTES)
+        server.timed("upload", lambda _bucket: blob.upload_from_filename(str(source), timeout=600))
+    server.timed("download", lambda bucket: bucket.blob("large").download_to_filename(str(target), timeout=600))
+    assert filecmp.cmp(source, target, shallow=False), "other bytes came back"
+    target.unlink()
+    if with_upload:
+        blob.delete()
 
 
-def small(bucket: Any, count: int, result: Result) -> None:
-    """Put, list and fetch many small objects, with as many threads on either server."""
-    data = os.urandom(SMALL_BYTES)
+def put_small(engine: Server, theirs: Server, data: bytes, count: int) -> list[str]:
+    """Put small objects on both servers, a step here and a step there; the names of those that are there."""
     names = [f"small/{index:06}" for index in range(count)]
+    for start in range(0, count, PUT_STEP):
+        step = names[start : start + PUT_STEP]
+        for server in (engine, theirs):
+            server.timed(
+                "put small", lambda bucket, step=step: _each(step, lambda n: bucket.blob(n).upload_from_string(data))
+            )
+        if sum(theirs.seconds["put small"]) > EMULATOR_PUT_LIMIT_S:
+            return names[: start + PUT_STEP]
+    return names
 
-    def put(name: str) -> None:
-        bucket.blob(name).upload_from_string(data)
 
-    def fetch(name: str) -> None:
-        assert bucket.blob(name).download_as_bytes() == data
+def small(server: Server, names: list[str], data: bytes) -> None:
+    """List and fetch many small objects."""
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        began = time.perf_counter()
-        list(pool.map(put, names))
-        result.add("put small", time.perf_counter() - began)
-        began = time.perf_counter()
+    def list_all(bucket: Any) -> None:
         assert [blob.name for blob in bucket.list_blobs(prefix="small/")] == names
-        result.add("list small", time.perf_counter() - began)
-        began = time.perf_counter()
-        list(pool.map(fetch, names))
-        result.add("fetch small", time.perf_counter() - began)
+
+    def fetch_all(bucket: Any) -> None:
+        def fetch(name: str) -> None:
+            assert bucket.blob(name).download_as_bytes() == data
+
+        _each(names, fetch)
+
+    server.timed("list small", list_all)
+    server.timed("fetch small", fetch_all)
+
+
+def _each(names: list[str], work: Callable[[str], None]) -> None:
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(work, names))
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def plain_copy(source: Path, target: Path) -> float:
@@ -173,19 +205,19 @@ def plain_copy(source: Path, target: Path) -> float:
 
 
 @contextmanager
-def watched(pid: int, result: Result) -> Iterator[None]:
+def watched(server: Server) -> Iterator[None]:
     """Sample the memory of a process and its children, and keep the largest sum."""
     done = threading.Event()
 
     def sample() -> None:
-        root = psutil.Process(pid)
+        root = psutil.Process(server.pid)
         while not done.wait(_SAMPLE_S):
             try:
                 processes = [root, *root.children(recursive=True)]
                 total = sum(process.memory_info().rss for process in processes)
             except psutil.NoSuchProcess:
                 continue
-            result.peak_rss_mib = max(result.peak_rss_mib, total / MIB)
+            server.peak_rss_mib = max(server.peak_rss_mib, total / MIB)
 
     thread = threading.Thread(target=sample, daemon=True)
     thread.start()
@@ -216,6 +248,19 @@ def emulator(data_dir: Path) -> Iterator[tuple[str, int]]:
         process.wait(30)
 
 
+@contextmanager
+def canned(source: Path, small_file: Path, count: int, resource: str) -> Iterator[tuple[str, int]]:
+    """The server of `canned_objects.py`; its URL and pid."""
+    program = Path(__file__).with_name("canned_objects.py")
+    command = [sys.executable, program, source, small_file, str(count), resource]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}", process.pid
+        finally:
+            process.terminate()
+
+
 def emulator_program() -> Path:
     """The emulator's command, installed into its own environment where that has not happened yet."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
@@ -242,24 +287,38 @@ def wait_for(port: int, process: subprocess.Popen[bytes], log: Path, timeout_s: 
             time.sleep(0.05)
 
 
-def report(sizes: Sizes, copy_s: float, ours: Result, gateway: Result, theirs: Result) -> None:
-    """A table, and the bars as the last line."""
+def report(
+    sizes: Sizes, count: int, copy_s: float, engine: Server, gateway: Server, theirs: Server, floor: Server
+) -> None:
+    """A table, and the bars as the last line; "possible" is how many times the emulator any server can reach."""
     size_mib = sizes.large_bytes / MIB
-    print(f"{size_mib:.0f} MiB, {sizes.small_objects} objects of {SMALL_BYTES} bytes, {THREADS} threads for these")
+    print(f"{size_mib:.0f} MiB; {count} objects of {SMALL_BYTES} bytes, {THREADS} threads for these")
+    if count < sizes.small_objects:
+        print(f"not {sizes.small_objects}: putting took the emulator more than {EMULATOR_PUT_LIMIT_S:.0f} s")
+    print("The engine lists in pages of 1000 as Cloud Storage does; the emulator answers with all at once.")
     print(f"plain copy        {copy_s:8.2f} s  {size_mib / copy_s:8.0f} MiB/s")
-    print(f"{'':17} {'engine s':>9} {'emulator s':>10} {'times':>7} {'of copy':>8}")
+    print(f"{'':20} {'engine':>8} {'emulator':>8} {'floor':>8} {'times':>6} {'possible':>8}   CPU s: client+server")
     bars = {}
-    for way, result in (("", ours), (", gateway", gateway)):
-        for name in result.seconds:
-            mine, other = result.median(name), theirs.median(name)
-            share = f"{copy_s / mine:8.0%}" if name in ("upload", "download") else ""
-            print(f"{name + way:17} {mine:9.2f} {other:10.2f} {other / mine:7.1f} {share:>8}")
-            bars[f"{name}{way}, times the emulator"] = bar(
-                other / mine, TIMES_EMULATOR_BAR, other / mine >= TIMES_EMULATOR_BAR
+    for way, server in (("", engine), (", gateway", gateway)):
+        for name in server.seconds:
+            mine, other = server.median(name), theirs.median(name)
+            least = floor.median(name) if name in floor.seconds else None
+            possible = other / least if least else None
+            cpu = ", ".join(
+                f"{who} {one.median_cpu(name)[0]:.2f}+{one.median_cpu(name)[1]:.2f}"
+                for who, one in (("engine", server), ("emulator", theirs))
             )
-    peak_mib = max(ours.peak_rss_mib, gateway.peak_rss_mib)
-    print(f"peak RSS, MiB     {peak_mib:9.0f} {theirs.peak_rss_mib:10.0f}")
-    bars["engine peak RSS, MiB"] = bar(peak_mib, ENGINE_RSS_BAR_MIB, peak_mib < ENGINE_RSS_BAR_MIB)
+            floor_text = f"{least:8.3f}" if least else f"{'':8}"
+            possible_text = f"{possible:8.1f}" if possible else f"{'':8}"
+            print(
+                f"{name + way:20} {mine:8.3f} {other:8.3f} {floor_text} {other / mine:6.1f} {possible_text}   {cpu}"
+            )
+            value = bar(other / mine, TIMES_EMULATOR_BAR, other / mine >= TIMES_EMULATOR_BAR)
+            bars[f"{name}{way}, times the emulator"] = value | ({"possible": round(possible, 2)} if possible else {})
+    print(f"peak RSS, MiB        {engine.peak_rss_mib:8.0f} {theirs.peak_rss_mib:8.0f}")
+    bars["engine peak RSS, MiB"] = bar(
+        engine.peak_rss_mib, ENGINE_RSS_BAR_MIB, engine.peak_rss_mib < ENGINE_RSS_BAR_MIB
+    )
     print(json.dumps({"bars": bars}))
 
 

@@ -1,0 +1,95 @@
+"""The cheapest server there can be for the downloads of `objects.py`: what it costs the client alone.
+
+It knows no store: every answer but the large file's bytes, which the kernel sends, is ready before it listens. What
+google-cloud-storage needs with it is the least it can need with any server. Started by `objects.py`; prints its port.
+
+    python bench/canned_objects.py LARGE_FILE SMALL_FILE COUNT RESOURCE_JSON
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import google_crc32c
+
+PAGE_SIZE = 1000
+_BLOCK_BYTES = 1024 * 1024
+
+
+class Answers:
+    """Everything that is ever answered; objects are told apart by a part of the request line."""
+
+    def __init__(self, large: Path, small: Path, count: int, resource: dict[str, object]) -> None:
+        self.large = large.open("rb")
+        self.large_bytes = large.stat().st_size
+        checksum = google_crc32c.Checksum()
+        while block := self.large.read(_BLOCK_BYTES):
+            checksum.update(block)
+        self.large_head = _head(self.large_bytes, checksum.digest())
+        content = small.read_bytes()
+        self.small = _head(len(content), google_crc32c.Checksum(content).digest()) + content
+        self.pages = {start: _page(start, count, resource) for start in range(0, count, PAGE_SIZE)}
+
+    def send(self, connection: socket.socket, request_line: bytes) -> None:
+        if b"/o/large" in request_line:
+            connection.sendall(self.large_head)
+            sent = 0
+            while sent < self.large_bytes:
+                sent += os.sendfile(connection.fileno(), self.large.fileno(), sent, self.large_bytes - sent)
+        elif b"/o/small" in request_line:
+            connection.sendall(self.small)
+        else:
+            token = request_line.partition(b"pageToken=")[2].split(b"&")[0].split(b" ")[0]
+            connection.sendall(self.pages[int(token or 0)])
+
+
+def main() -> None:
+    large, small, count, resource = sys.argv[1:]
+    answers = Answers(Path(large), Path(small), int(count), json.loads(resource))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        print(listener.getsockname()[1], flush=True)
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=_serve, args=(connection, answers), daemon=True).start()
+
+
+def _serve(connection: socket.socket, answers: Answers) -> None:
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    pending = b""
+    while data := connection.recv(_BLOCK_BYTES):
+        pending += data
+        while b"\r\n\r\n" in pending:
+            head, _, pending = pending.partition(b"\r\n\r\n")
+            answers.send(connection, head.split(b"\r\n", 1)[0])
+
+
+def _head(size_bytes: int, crc32c: bytes) -> bytes:
+    lines = [
+        "HTTP/1.1 200 OK",
+        "Content-Type: application/octet-stream",
+        f"Content-Length: {size_bytes}",
+        "X-Goog-Generation: 1",
+    ]
+    if crc32c:
+        lines.append(f"X-Goog-Hash: crc32c={base64.b64encode(crc32c).decode()}")
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def _page(start: int, count: int, resource: dict[str, object]) -> bytes:
+    stop = min(start + PAGE_SIZE, count)
+    body: dict[str, object] = {"kind": "storage#objects"}
+    body["items"] = [{**resource, "name": f"small/{index:06}"} for index in range(start, stop)]
+    if stop < count:
+        body["nextPageToken"] = str(stop)
+    text = json.dumps(body).encode()
+    return _head(len(text), b"") + text
+
+
+if __name__ == "__main__":
+    main()
