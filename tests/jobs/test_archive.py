@@ -1,5 +1,6 @@
 """What a package holds, seen without unpacking it."""
 
+import gzip
 import io
 import tarfile
 import zipfile
@@ -79,3 +80,23 @@ def test_declared_dependencies_are_seen(files: dict[str, str], expected: bool) -
 def test_unreadable_archives_say_why(data: bytes, name: str, words: str) -> None:
     with pytest.raises(UnreadableArchive, match=words):
         read_contents(io.BytesIO(data), name)
+
+
+@pytest.mark.parametrize("name", ["bomb.tar.gz", "bomb.zip"])
+def test_a_bomb_is_refused_before_it_is_unpacked(name: str) -> None:
+    """Both claim 3 GiB in a few bytes; reading them over would find them cut off."""
+    buffer = io.BytesIO()
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("p/a.py", "")
+        data = bytearray(buffer.getvalue())
+        directory = data.index(b"PK\x01\x02")
+        data[directory + 24 : directory + 28] = (3 << 30).to_bytes(4, "little")
+    else:
+        member = tarfile.TarInfo("p-1/a.py")
+        member.size = 3 << 30
+        with gzip.open(buffer, "wb") as packed:
+            packed.write(member.tobuf())
+        data = bytearray(buffer.getvalue())
+    with pytest.raises(UnreadableArchive, match="more than 2 GiB"):
+        read_contents(io.BytesIO(bytes(data)), name)

@@ -15,6 +15,7 @@ from typing import IO
 from enginehouse.runtimes.packages import module_names
 
 _MAX_MEMBERS = 100_000
+_MAX_UNPACKED_BYTES = 2 * 1024**3  # as much as runtimes/archives.py takes
 
 
 class UnreadableArchive(ValueError):
@@ -50,6 +51,7 @@ def read_contents(file: IO[bytes], filename: str) -> ArchiveContents:
     try:
         if name.endswith((".whl", ".zip")):
             with zipfile.ZipFile(file) as archive:
+                _check_size(sum(member.file_size for member in archive.infolist()))
                 return _contents(archive.namelist(), is_wheel=name.endswith(".whl"), read=_zip_reader(archive))
         if name.endswith((".tar.gz", ".tgz", ".tar", ".tar.bz2", ".tar.xz")):
             with tarfile.open(fileobj=file) as tar:
@@ -61,12 +63,19 @@ def read_contents(file: IO[bytes], filename: str) -> ArchiveContents:
 
 
 def _tar_members(tar: tarfile.TarFile) -> list[str]:
-    members = []
+    members, size_bytes = [], 0
     for member in tar:
         members.append(member.name)
+        size_bytes += member.size
+        _check_size(size_bytes)  # before the member is read over
         if len(members) > _MAX_MEMBERS:
             raise UnreadableArchive(f"it holds more than {_MAX_MEMBERS} files")
     return members
+
+
+def _check_size(size_bytes: int) -> None:
+    if size_bytes > _MAX_UNPACKED_BYTES:
+        raise UnreadableArchive(f"it unpacks to more than {_MAX_UNPACKED_BYTES >> 30} GiB")
 
 
 def _read_tar(tar: tarfile.TarFile, member: str) -> str:
