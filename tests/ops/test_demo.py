@@ -42,8 +42,9 @@ def processes_below(folder: Path) -> list[psutil.Process]:
 
 
 def left_by_us(folder: Path) -> list[Path]:
-    """Frameworks leave caches of their own there; these are ours."""
-    return [path for path in folder.iterdir() if path.name.startswith(("enginehouse", "mle"))]
+    """Frameworks leave caches of their own there; these are ours, but for the locks that all engines share."""
+    ours = [path for path in folder.iterdir() if path.name.startswith(("enginehouse", "mle"))]
+    return [path for path in ours if path.name != "enginehouse-ports"]
 
 
 def wait_for_line(process: subprocess.Popen[str], wanted: str) -> None:

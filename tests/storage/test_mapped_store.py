@@ -1,9 +1,12 @@
 """Buckets that lie elsewhere: directories, other services, what fsspec reaches; and buckets that are nowhere."""
 
+import base64
+import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from enginehouse.api.storage import storage_routes
@@ -16,7 +19,7 @@ from enginehouse.core.errors import (
     NotFound,
     Unavailable,
 )
-from enginehouse.storage.base import ComposeSource, ObjectAttributes, ObjectStore, Preconditions
+from enginehouse.storage.base import ComposeSource, Digests, ObjectAttributes, ObjectStore, Preconditions
 from enginehouse.storage.local import LocalObjectStore
 from enginehouse.storage.mapped import MappedObjectStore, parse_mappings
 from enginehouse.storage.remote import Service
@@ -30,6 +33,7 @@ FILES = {"a.csv": b"1,2\n", "d/e.bin": bytes(range(256)), "d/f/g": b"g" * (3 << 
 NOWHERE = "http://127.0.0.1:9"
 
 OpenStore = Callable[..., MappedObjectStore]
+Reader = Callable[[str], bytes]
 
 
 class TestMappedStore(ObjectStoreContract):
@@ -99,7 +103,7 @@ def mapped(request: pytest.FixtureRequest, open_store: OpenStore) -> Iterator[tu
         service = request.getfixturevalue("service")
         yield open_store({}, service=service, unknown_buckets="forward"), "public-data"
     else:
-        files = pytest.importorskip("fsspec").filesystem("memory")
+        files = fsspec.filesystem("memory")
         for name, data in FILES.items():
             files.pipe(f"/bucket/root/{name}", data)
         yield open_store({"remote": "memory://bucket/root"}), "remote"
@@ -183,25 +187,136 @@ def test_a_folder_is_exported(mapped: tuple[MappedObjectStore, str], tmp_path: P
 # Writing
 
 
-def test_a_mapped_bucket_is_not_written(open_store: OpenStore, directory: Path) -> None:
-    store = open_store({"photos": directory.as_uri()})
+def md5(data: bytes) -> str:
+    return base64.b64encode(hashlib.md5(data).digest()).decode()
+
+
+@pytest.fixture(params=["directory", "fsspec"])
+def files(request: pytest.FixtureRequest, open_store: OpenStore) -> Iterator[tuple[MappedObjectStore, Reader]]:
+    """A store whose bucket "files" lies elsewhere and has FILES, and a way to read a file where it lies."""
+    if request.param == "directory":
+        directory = request.getfixturevalue("directory")
+        yield open_store({"files": directory.as_uri()}), lambda name: (directory / name).read_bytes()
+    else:
+        memory = fsspec.filesystem("memory")
+        for name, data in FILES.items():
+            memory.pipe(f"/bucket/root/{name}", data)
+        yield open_store({"files": "memory://bucket/root"}), lambda name: memory.cat_file(f"/bucket/root/{name}")
+        memory.rm("/bucket", recursive=True)
+
+
+def test_objects_are_written_where_they_lie(files: tuple[MappedObjectStore, Reader]) -> None:
+    store, read_file = files
+    info = put(store, "new/folder/x.txt", b"one", bucket="files")
+    assert read_file("new/folder/x.txt") == b"one"
+    assert (info.bucket, info.name, info.size_bytes) == ("files", "new/folder/x.txt", 3)
+    assert info.md5 == md5(b"one")
+    assert store.get("files", "new/folder/x.txt").generation == info.generation
+    assert put(store, "new/folder/x.txt", b"three", bucket="files").generation >= info.generation
+    assert read_file("new/folder/x.txt") == b"three"
+    assert sorted(list_all(store, bucket="files")) == sorted([*FILES, "new/folder/x.txt"])
+
+
+def test_a_write_with_the_wrong_checksum_leaves_the_file(files: tuple[MappedObjectStore, Reader]) -> None:
+    store, read_file = files
+    writer = store.writer("files", "a.csv")
+    writer.write(b"torn")
+    with pytest.raises(InvalidArgument):
+        writer.commit(Digests(md5=md5(b"whole")))
+    abandoned = store.writer("files", "a.csv")
+    abandoned.write(b"half")
+    abandoned.abort()
+    assert read_file("a.csv") == FILES["a.csv"]
+
+
+def test_writes_hold_their_preconditions(files: tuple[MappedObjectStore, Reader]) -> None:
+    store, read_file = files
+    only_new = Preconditions(if_generation_match=0)
+    with pytest.raises(ConditionNotMet):
+        put(store, "a.csv", b"x", bucket="files", preconditions=only_new)
+    with pytest.raises(ConditionNotMet):
+        store.delete("files", "a.csv", preconditions=only_new)
+    late = store.writer("files", "new", preconditions=only_new)
+    late.write(b"late")
+    put(store, "new", b"early", bucket="files", preconditions=only_new)
+    with pytest.raises(ConditionNotMet):
+        late.commit()
+    assert (read_file("a.csv"), read_file("new")) == (FILES["a.csv"], b"early")
+
+
+def test_an_upload_to_a_mapped_bucket_goes_on_after_a_restart(open_store: OpenStore, directory: Path) -> None:
+    mappings = {"files": directory.as_uri()}
+    store = open_store(mappings)
+    upload = store.create_upload("files", "big", preconditions=Preconditions(if_generation_match=0)).upload_id
+    assert store.append_upload(upload, 0, b"a" * 100_000) == 100_000
+    store.close()
+    store = open_store(mappings)
+    assert store.get_upload(upload).offset == 100_000
+    assert not (directory / "big").exists()
+    store.append_upload(upload, 100_000, b"b")
+    assert store.finish_upload(upload, size_bytes=100_001).size_bytes == 100_001
+    assert (directory / "big").read_bytes() == b"a" * 100_000 + b"b"
+    assert store.finish_upload(upload, size_bytes=100_001).size_bytes == 100_001  # its answer was lost
+    told = store.get_upload(upload).result
+    assert told is not None and (told.metadata, told.size_bytes) == ({}, 100_001)
+    cancelled = store.create_upload("files", "never").upload_id
+    store.cancel_upload(cancelled)
+    with pytest.raises(NotFound):
+        store.get_upload(cancelled)
+
+
+def test_deleting_copying_moving_and_composing(files: tuple[MappedObjectStore, Reader]) -> None:
+    store, read_file = files
     store.create_bucket(BUCKET)
     put(store, "x", b"1")
+    store.copy(BUCKET, "x", "files", "in/x")
+    store.copy("files", "d/e.bin", "files", "in/y")
+    assert (read_file("in/x"), read_file("in/y")) == (b"1", FILES["d/e.bin"])
+    store.compose("files", "in/both", [ComposeSource("in/x"), ComposeSource("in/y")], delete_sources=True)
+    assert read_file("in/both") == b"1" + FILES["d/e.bin"]
+    store.move("files", "in/both", "out/both")
+    assert read_file("out/both") == b"1" + FILES["d/e.bin"]
+    store.delete("files", "z")
+    assert sorted(list_all(store, bucket="files")) == sorted([*(FILES.keys() - {"z"}), "out/both"])
+    for gone in ("z", "in/both", "nothing"):
+        with pytest.raises(NotFound):
+            store.delete("files", gone)
+    with pytest.raises(InvalidArgument):
+        store.move("files", "a.csv", "a.csv")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/x", "a//b", "./x"])
+def test_names_that_are_no_paths_are_not_written(files: tuple[MappedObjectStore, Reader], name: str) -> None:
+    store, _ = files
+    with pytest.raises(InvalidArgument, match="is no path"):
+        put(store, name, b"x", bucket="files")
+    assert sorted(list_all(store, bucket="files")) == sorted(FILES)
+
+
+def test_what_a_file_can_not_have_is_refused(files: tuple[MappedObjectStore, Reader]) -> None:
+    store, _ = files
     for change in (
-        lambda: store.create_bucket("photos"),
-        lambda: store.update_bucket("photos"),
-        lambda: store.delete_bucket("photos"),
-        lambda: store.writer("photos", "x"),
-        lambda: store.create_upload("photos", "x"),
-        lambda: store.update("photos", "z", lambda old: old),
-        lambda: store.delete("photos", "z"),
-        lambda: store.move("photos", "z", "y"),
-        lambda: store.compose("photos", "x", [ComposeSource("z")]),
-        lambda: store.copy(BUCKET, "x", "photos", "x"),
+        lambda: store.create_bucket("files"),
+        lambda: store.update_bucket("files"),
+        lambda: store.delete_bucket("files"),
+        lambda: store.update("files", "z", lambda old: old),
     ):
-        with pytest.raises(FailedPrecondition, match="photos is mapped"):
+        with pytest.raises(FailedPrecondition, match="files is mapped"):
             change()
-    assert sorted(list_all(store, bucket="photos")) == sorted(FILES)
+
+
+def test_a_public_bucket_is_only_read(open_store: OpenStore, service: str) -> None:
+    store = open_store({"samples": "gs://public-data"}, service=service)
+    for change in (
+        lambda: put(store, "x", b"", bucket="samples"),
+        lambda: store.create_upload("samples", "x"),
+        lambda: store.delete("samples", "z"),
+        lambda: store.move("samples", "z", "y"),
+        lambda: store.compose("samples", "x", [ComposeSource("z")]),
+        lambda: store.copy("samples", "z", "samples", "x"),
+    ):
+        with pytest.raises(FailedPrecondition, match="samples is mapped to a public bucket"):
+            change()
 
 
 # Directories
@@ -218,6 +333,41 @@ def test_links_out_of_a_directory_lead_nowhere(open_store: OpenStore, directory:
             store.open_read("photos", name)
     assert sorted(list_all(store, bucket="photos")) == sorted([*FILES, "inside"])
     assert read(store, "inside", bucket="photos") == FILES["a.csv"]
+
+
+def test_nothing_is_written_through_links_that_lead_out(
+    open_store: OpenStore, directory: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "outside").mkdir()
+    (directory / "folder").symlink_to(tmp_path / "outside")
+    (directory / "file").symlink_to(tmp_path / "outside" / "secret")
+    store = open_store({"photos": directory.as_uri()})
+    for name in ("folder/x", "folder/x/", "file"):
+        with pytest.raises(FailedPrecondition, match="leads out"):
+            put(store, name, b"x", bucket="photos")
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_folders_of_a_directory(open_store: OpenStore, directory: Path) -> None:
+    store = open_store({"photos": directory.as_uri()})
+    put(store, "new/", b"", bucket="photos")
+    assert (directory / "new").is_dir()
+    assert "new/" in list_all(store, bucket="photos")
+    assert list_entries(store, bucket="photos", delimiter="/")[1] == ["d/", "new/"]
+    put(store, "new/x", b"", bucket="photos")
+    assert "new/" not in list_all(store, bucket="photos")
+    store.delete("photos", "new/x")
+    assert not (directory / "new").exists()  # as in any bucket, where a folder ends with its last object
+    for name in ("a.csv/x", "a.csv/", "d", "d/f"):
+        with pytest.raises(FailedPrecondition, match="can't have the same name"):
+            put(store, name, b"", bucket="photos")
+    assert sorted(path.name for path in directory.iterdir()) == ["a.csv", "d", "z"]
+
+
+def test_a_directory_that_can_not_be_written(open_store: OpenStore, directory: Path) -> None:
+    store = open_store({"photos": directory.as_uri()})
+    with pytest.raises(FailedPrecondition, match="too long"):
+        put(store, "n" * 300, b"", bucket="photos")
 
 
 def test_a_changed_file_is_a_new_generation(open_store: OpenStore, directory: Path) -> None:

@@ -60,7 +60,7 @@ SETTINGS: tuple[Setting, ...] = (
         "bucket_mappings",
         str,
         "",
-        "Buckets to read that lie elsewhere, NAME=URI with blanks between: file:///PATH, gs://BUCKET, s3://BUCKET.",
+        "Buckets that lie elsewhere, NAME=URI with blanks between: file:///PATH, s3://BUCKET, gs://BUCKET (to read).",
     ),
     Setting("runtimes_dir", Path, _cache_dir(), "Cache of built runtimes, shared by all engines of a user."),
     Setting("max_running_jobs", int, 8, "Training jobs that run at the same time; the others wait in the queue."),

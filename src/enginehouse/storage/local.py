@@ -30,6 +30,7 @@ from enginehouse.storage.base import (
     ListPage,
     ObjectAttributes,
     ObjectInfo,
+    ObjectWriter,
     Preconditions,
     UploadStatus,
 )
@@ -170,7 +171,7 @@ class LocalObjectStore:
         *,
         attributes: ObjectAttributes | None = None,
         preconditions: Preconditions = NO_PRECONDITIONS,
-    ) -> LocalObjectWriter:
+    ) -> ObjectWriter:
         self._objects.check_destination(bucket, name, preconditions)
         draft = Draft(bucket, name, attributes or ObjectAttributes(), preconditions)
         return LocalObjectWriter(self._objects, draft, self._blobs.create())
@@ -290,11 +291,7 @@ class LocalObjectStore:
         expected: Digests = NO_DIGESTS,
         delete_sources: bool = False,
     ) -> ObjectInfo:
-        if not 1 <= len(sources) <= MAX_COMPOSE_SOURCES:
-            raise InvalidArgument(
-                f"An object is composed of 1 to {MAX_COMPOSE_SOURCES} objects, not {len(sources)}.",
-                field="sourceObjects",
-            )
+        check_sources(sources)
         self._objects.check_destination(bucket, name, preconditions)
         with contextlib.ExitStack() as stack:
             opened = []
@@ -380,3 +377,12 @@ class LocalObjectStore:
     def _named_blobs(self, prefix: str) -> set[str]:
         with self._index.read() as rows:
             return rows.blobs(prefix)
+
+
+def check_sources(sources: Sequence[ComposeSource]) -> None:
+    """InvalidArgument for what can't be composed: nothing, or too much."""
+    if not 1 <= len(sources) <= MAX_COMPOSE_SOURCES:
+        raise InvalidArgument(
+            f"An object is composed of 1 to {MAX_COMPOSE_SOURCES} objects, not {len(sources)}.",
+            field="sourceObjects",
+        )

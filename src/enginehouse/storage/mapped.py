@@ -4,8 +4,9 @@
     samples=gs://cloud-samples-data    a bucket of the real service, without credentials
     logs=s3://company-logs/ml     whatever fsspec reaches
 
-What lies elsewhere is read: told, listed, opened, copied from, exported. Writing there is refused; everything else is
-the local store's. Called by the composition root.
+Directories and what fsspec reaches are read and written (by way of `staging`); the real service is only read. What
+has no place in a file, such as metadata and labels, is refused there. Everything else is the local store's. Called by
+the composition root.
 """
 
 from __future__ import annotations
@@ -21,17 +22,24 @@ from enginehouse.core.clock import Clock
 from enginehouse.core.errors import EngineError, FailedPrecondition, InvalidArgument, NotFound
 from enginehouse.core.names import check_bucket_id
 from enginehouse.storage.base import (
+    NO_DIGESTS,
     NO_PRECONDITIONS,
     AttributeChange,
     BucketInfo,
+    ComposeSource,
+    Digests,
     ListPage,
+    ObjectAttributes,
     ObjectInfo,
+    ObjectWriter,
     Preconditions,
+    UploadStatus,
 )
 from enginehouse.storage.export import folder_prefix, make_directories, plan
-from enginehouse.storage.local import LocalObjectStore
-from enginehouse.storage.mounts import DirectoryBucket, FsspecBucket
+from enginehouse.storage.local import LocalObjectStore, check_sources
+from enginehouse.storage.mounts import DirectoryBucket, FileBucket, FsspecBucket
 from enginehouse.storage.remote import RemoteBucket, Service, ServiceBucket, Unreachable
+from enginehouse.storage.staging import Staging
 
 UNKNOWN_BUCKETS = ("refuse", "forward")
 _COPY_BYTES = 1024 * 1024
@@ -75,12 +83,12 @@ def open_bucket(name: str, uri: str, service: Service) -> RemoteBucket:
     return FsspecBucket(name, uri)
 
 
-def _writing(method: Method) -> Method:
-    """A method that changes the bucket of its first argument, refused for mapped ones."""
+def _ours_alone(method: Method) -> Method:
+    """A method that changes the bucket of its first argument in a way that only our own buckets know."""
 
     @functools.wraps(method)
     def checked(self: MappedObjectStore, bucket: str, *args: Any, **kwargs: Any) -> Any:
-        self.check_writable(bucket)
+        self.check_ours(bucket)
         return method(self, bucket, *args, **kwargs)
 
     return cast(Method, checked)
@@ -116,22 +124,171 @@ class MappedObjectStore(LocalObjectStore):
         self._mapped = {name: open_bucket(name, uri, service) for name, uri in mappings.items()}
         self._service = service
         self._forwards = unknown_buckets == "forward"
+        self._writable = {name: remote for name, remote in self._mapped.items() if isinstance(remote, FileBucket)}
         super().__init__(root, clock)
+        self._staging = Staging(root / "staging", clock, self._writable)
 
-    def check_writable(self, bucket: str) -> None:
+    def close(self) -> None:
+        self._staging.close()
+        super().close()
+
+    def check_ours(self, bucket: str) -> None:
         """FailedPrecondition for a mapped bucket."""
         if bucket in self._mapped:
-            raise FailedPrecondition(f"The bucket {bucket} is mapped to elsewhere and can only be read here.")
+            raise FailedPrecondition(
+                f"The bucket {bucket} is mapped to elsewhere: its objects can be written and deleted, but neither "
+                "their attributes nor the bucket itself can be changed here."
+            )
 
-    create_bucket = _writing(LocalObjectStore.create_bucket)
-    update_bucket = _writing(LocalObjectStore.update_bucket)
-    delete_bucket = _writing(LocalObjectStore.delete_bucket)
-    writer = _writing(LocalObjectStore.writer)
-    update = _writing(LocalObjectStore.update)
-    delete = _writing(LocalObjectStore.delete)
-    move = _writing(LocalObjectStore.move)
-    compose = _writing(LocalObjectStore.compose)
-    create_upload = _writing(LocalObjectStore.create_upload)
+    def _is_written_elsewhere(self, bucket: str) -> bool:
+        """Whether writes to a bucket go elsewhere; FailedPrecondition where they can't."""
+        if bucket not in self._mapped:
+            return False
+        if bucket not in self._writable:
+            raise FailedPrecondition(f"The bucket {bucket} is mapped to a public bucket and can only be read here.")
+        return True
+
+    create_bucket = _ours_alone(LocalObjectStore.create_bucket)
+    update_bucket = _ours_alone(LocalObjectStore.update_bucket)
+    delete_bucket = _ours_alone(LocalObjectStore.delete_bucket)
+    update = _ours_alone(LocalObjectStore.update)
+
+    # Writing
+
+    def writer(
+        self,
+        bucket: str,
+        name: str,
+        *,
+        attributes: ObjectAttributes | None = None,
+        preconditions: Preconditions = NO_PRECONDITIONS,
+    ) -> ObjectWriter:
+        if self._is_written_elsewhere(bucket):
+            return self._staging.writer(bucket, name, attributes, preconditions)
+        return super().writer(bucket, name, attributes=attributes, preconditions=preconditions)
+
+    def delete(
+        self,
+        bucket: str,
+        name: str,
+        *,
+        generation: int | None = None,
+        preconditions: Preconditions = NO_PRECONDITIONS,
+    ) -> None:
+        if not self._is_written_elsewhere(bucket):
+            super().delete(bucket, name, generation=generation, preconditions=preconditions)
+            return
+        with self._staging.lock:
+            preconditions.check(self._mapped[bucket].get(name, generation))
+            self._writable[bucket].delete(name)
+
+    def move(
+        self,
+        bucket: str,
+        source_name: str,
+        name: str,
+        *,
+        source_preconditions: Preconditions = NO_PRECONDITIONS,
+        preconditions: Preconditions = NO_PRECONDITIONS,
+    ) -> ObjectInfo:
+        if not self._is_written_elsewhere(bucket):
+            return super().move(
+                bucket, source_name, name, source_preconditions=source_preconditions, preconditions=preconditions
+            )
+        if name == source_name:
+            raise InvalidArgument("An object can't be moved onto itself.", field="destinationObject")
+        with self._staging.lock:
+            moved = self.copy(
+                bucket,
+                source_name,
+                bucket,
+                name,
+                source_preconditions=source_preconditions,
+                preconditions=preconditions,
+            )
+            self._writable[bucket].delete(source_name)
+        return moved
+
+    def compose(
+        self,
+        bucket: str,
+        name: str,
+        sources: Sequence[ComposeSource],
+        *,
+        attributes: ObjectAttributes | None = None,
+        preconditions: Preconditions = NO_PRECONDITIONS,
+        expected: Digests = NO_DIGESTS,
+        delete_sources: bool = False,
+    ) -> ObjectInfo:
+        if not self._is_written_elsewhere(bucket):
+            return super().compose(
+                bucket,
+                name,
+                sources,
+                attributes=attributes,
+                preconditions=preconditions,
+                expected=expected,
+                delete_sources=delete_sources,
+            )
+        check_sources(sources)
+        writer = self.writer(bucket, name, attributes=attributes, preconditions=preconditions)
+        try:
+            for source in sources:
+                _info, file = self.open_read(bucket, source.name, generation=source.generation)
+                _pour(file, writer)
+            composed = writer.commit(expected)
+        finally:
+            writer.abort()
+        for source in sources if delete_sources else ():
+            if source.name != name:
+                self._writable[bucket].delete(source.name)
+        return composed
+
+    def create_upload(
+        self,
+        bucket: str,
+        name: str,
+        *,
+        attributes: ObjectAttributes | None = None,
+        preconditions: Preconditions = NO_PRECONDITIONS,
+        expected: Digests = NO_DIGESTS,
+        size_bytes: int | None = None,
+    ) -> UploadStatus:
+        if self._is_written_elsewhere(bucket):
+            return self._staging.create_upload(bucket, name, attributes, preconditions, expected, size_bytes)
+        return super().create_upload(
+            bucket,
+            name,
+            attributes=attributes,
+            preconditions=preconditions,
+            expected=expected,
+            size_bytes=size_bytes,
+        )
+
+    def get_upload(self, upload_id: str) -> UploadStatus:
+        try:
+            return super().get_upload(upload_id)
+        except NotFound:
+            return self._staging.get_upload(upload_id)
+
+    def append_upload(self, upload_id: str, offset: int, data: bytes) -> int:
+        try:
+            return super().append_upload(upload_id, offset, data)
+        except NotFound:
+            return self._staging.append_upload(upload_id, offset, data)
+
+    def finish_upload(self, upload_id: str, *, size_bytes: int, expected: Digests = NO_DIGESTS) -> ObjectInfo:
+        try:
+            super().get_upload(upload_id)
+        except NotFound:
+            return self._staging.finish_upload(upload_id, size_bytes, expected)
+        return super().finish_upload(upload_id, size_bytes=size_bytes, expected=expected)
+
+    def cancel_upload(self, upload_id: str) -> None:
+        try:
+            super().cancel_upload(upload_id)
+        except NotFound:
+            self._staging.cancel_upload(upload_id)
 
     # Reading
 
@@ -239,9 +396,14 @@ class MappedObjectStore(LocalObjectStore):
         source_preconditions: Preconditions = NO_PRECONDITIONS,
         preconditions: Preconditions = NO_PRECONDITIONS,
     ) -> ObjectInfo:
-        self.check_writable(bucket)
+        written_elsewhere = self._is_written_elsewhere(bucket)
 
         def here() -> ObjectInfo:
+            if written_elsewhere:
+                info, file = super(MappedObjectStore, self).open_read(
+                    source_bucket, source_name, generation=source_generation
+                )
+                return pour(info, file)
             return super(MappedObjectStore, self).copy(
                 source_bucket,
                 source_name,
@@ -254,14 +416,15 @@ class MappedObjectStore(LocalObjectStore):
             )
 
         def elsewhere(remote: RemoteBucket) -> ObjectInfo:
-            info, file = remote.open(source_name, source_generation)
+            return pour(*remote.open(source_name, source_generation))
+
+        def pour(info: ObjectInfo, file: BinaryIO) -> ObjectInfo:
             with file:
                 source_preconditions.check(info)
                 attributes = change(info.attributes) if change else info.attributes
                 writer = self.writer(bucket, name, attributes=attributes, preconditions=preconditions)
                 try:
-                    while data := file.read(_COPY_BYTES):
-                        writer.write(data)
+                    _pour(file, writer)
                     return writer.commit()
                 finally:
                     writer.abort()
@@ -324,6 +487,12 @@ class MappedObjectStore(LocalObjectStore):
         except NotFound:
             return False
         return True
+
+
+def _pour(file: BinaryIO, writer: ObjectWriter) -> None:
+    with file:
+        while data := file.read(_COPY_BYTES):
+            writer.write(data)
 
 
 def _is_bucket_id(bucket: str) -> bool:
