@@ -58,6 +58,7 @@ from enginehouse.jobs.validate import Validator
 from enginehouse.metadata.store import SqlMetadataStore
 from enginehouse.registry.deployer import Deployer
 from enginehouse.registry.directory import StoredVersions
+from enginehouse.registry.models import RegisteredModels
 from enginehouse.registry.service import RegistryService
 from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue
@@ -207,6 +208,7 @@ class Composition:
         )
         directory = StoredVersions(self._store, self._catalogue, self._runtimes, settings.versions_dir)
         directory.forget = self._forget
+        self._models = RegisteredModels(directory, self._storage, settings.versions_dir)
         limits = Limits(
             predict_timeout_s=settings.predict_timeout_s,
             load_timeout_s=settings.version_create_timeout_s,
@@ -236,7 +238,7 @@ class Composition:
 
     def _ml_routes(self) -> list[BaseRoute]:
         store, settings, clock = self._store, self._settings, self._clock
-        validator = Validator(self._catalogue, self._storage)
+        validator = Validator(self._catalogue, self._storage, self._models)
         jobs = JobService(store, validator, clock, self._reconciler.wake)
         registry = RegistryService(
             store,

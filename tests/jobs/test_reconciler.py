@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from enginehouse.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument
-from enginehouse.core.names import JobName
+from enginehouse.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from enginehouse.core.names import JobName, ObjectUri
 from enginehouse.core.settings import load_settings
 from enginehouse.jobs.logs import job_log
+from enginehouse.jobs.prediction import FoundModel
 from enginehouse.jobs.reconciler import JobReconciler
 from enginehouse.jobs.run import replica_directory
 from enginehouse.jobs.service import JobService
@@ -29,6 +30,16 @@ from .test_archive import sdist
 PACKAGE = "gs://bucket/trainer-0.0.0.tar.gz"
 
 
+class NoModels:
+    """No model is registered."""
+
+    def version(self, project: str, model_id: str, version_id: str | None) -> FoundModel:
+        raise NotFound(f"There is no model {model_id!r}.")
+
+    def at(self, uri: ObjectUri) -> FoundModel:
+        raise NotFound(f"There is no model at {uri}.")
+
+
 class World:
     """A job service and its reconciler, with everything else under control."""
 
@@ -39,7 +50,7 @@ class World:
         self.storage = LocalObjectStore(self.settings.objects_dir, self.clock)
         self.backend = FakeBackend()
         catalogue = Catalogue.load()
-        self.jobs = JobService(self.store, Validator(catalogue, self.storage), self.clock, lambda: None)
+        self.jobs = JobService(self.store, Validator(catalogue, self.storage, NoModels()), self.clock, lambda: None)
         self.reconciler = self.restart()
         self.storage.create_bucket("bucket")
         self.upload({"trainer-0.0.0/trainer/__init__.py": "", "trainer-0.0.0/trainer/task.py": ""})

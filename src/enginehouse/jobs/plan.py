@@ -53,6 +53,27 @@ class ReplicaPlan:
 
 
 @dataclass(frozen=True)
+class PredictionModel:
+    """What a batch prediction job predicts with.
+
+    Attributes:
+        name: the version's resource name, or the gs:// URI of a model that is no version; for people.
+        framework: as in `Version.framework`.
+        directory: the files of a version; "" for a model that is read from `uri`.
+        uri: where the model lies; "" for a version.
+        package_uris: the version's own packages.
+        workers: processes that predict side by side, at most.
+    """
+
+    name: str
+    framework: str
+    directory: str = ""
+    uri: str = ""
+    package_uris: tuple[str, ...] = ()
+    workers: int = 1
+
+
+@dataclass(frozen=True)
 class Plan:
     """What will run.
 
@@ -63,6 +84,7 @@ class Plan:
         runtime_reason: why this runtime on this Python, for the job's owner.
         chief_name: key of the master in TF_CONFIG, "chief" or "master".
         ml_units: training units per hour.
+        model: in a batch prediction job, what it predicts with.
     """
 
     replicas: tuple[ReplicaPlan, ...]
@@ -71,6 +93,7 @@ class Plan:
     runtime_reason: str
     chief_name: str
     ml_units: float = field(default=1.0)
+    model: PredictionModel | None = None
 
     @property
     def resources(self) -> Resources:
@@ -86,7 +109,10 @@ class Plan:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Plan:
         replicas = tuple(ReplicaPlan(**replica) for replica in value["replicas"])
-        return cls(**(value | {"replicas": replicas}))
+        model = value.get("model")
+        if model:
+            model = PredictionModel(**model | {"package_uris": tuple(model["package_uris"])})
+        return cls(**(value | {"replicas": replicas, "model": model}))
 
 
 def make_plan(training_input: TrainingInput, resolution: Resolution) -> Plan:

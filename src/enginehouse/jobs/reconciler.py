@@ -18,6 +18,7 @@ from enginehouse.backends.base import Backend, ReplicaStatus
 from enginehouse.core.background import Background
 from enginehouse.core.clock import Clock
 from enginehouse.core.errors import Aborted, EngineError
+from enginehouse.core.files import read_json
 from enginehouse.core.names import JobName, ObjectUri
 from enginehouse.core.settings import Settings
 from enginehouse.core.units import format_duration, parse_duration_s
@@ -28,11 +29,12 @@ from enginehouse.jobs.environment import training_environment
 from enginehouse.jobs.group import MAX_RESTARTS, MAX_RETRIES, End, Launch, Restart, Retry, Wait, look
 from enginehouse.jobs.plan import Plan, ReplicaPlan
 from enginehouse.jobs.ports import Ports
-from enginehouse.jobs.result import consumed_ml_units
+from enginehouse.jobs.program import Program, program_of, scheduling_of
+from enginehouse.jobs.result import consumed_ml_units, prediction_output
 from enginehouse.jobs.run import Ending, Run, replica_directory
 from enginehouse.metadata.base import MetadataStore
 from enginehouse.metadata.records import JobRecord, Lease, NewEvent
-from enginehouse.replica.spec import PackageFile, ReplicaSpec
+from enginehouse.replica.spec import REPORT_FILE, PackageFile, ReplicaSpec
 from enginehouse.storage.base import ObjectStore
 
 _log = logging.getLogger(__name__)
@@ -150,7 +152,7 @@ class JobReconciler:
     def _check_wait_time(self, job: JobRecord) -> None:
         if job.start_time_ns is not None:  # it ran before, and gave way to another
             return
-        limit = job.request["trainingInput"].get("scheduling", {}).get("maxWaitTime")
+        limit = scheduling_of(job).get("maxWaitTime")
         if limit and self._clock.time_ns() - job.create_time_ns > parse_duration_s(limit) * 1e9:
             self._cancel(job, f"The job waited longer than maxWaitTime ({limit}) and was cancelled.")
 
@@ -223,7 +225,7 @@ class JobReconciler:
         )
 
     def _check_running_time(self, job: JobRecord) -> None:
-        scheduling = job.request["trainingInput"].get("scheduling", {})
+        scheduling = scheduling_of(job)
         limit_s = parse_duration_s(scheduling.get("maxRunningTime") or DEFAULT_MAX_RUNNING_TIME)
         if job.start_time_ns is not None and self._clock.time_ns() - job.start_time_ns > limit_s * 1e9:
             limit = format_duration(limit_s)
@@ -233,14 +235,14 @@ class JobReconciler:
 
     def _launch(self, group: _Group, replicas: tuple[ReplicaPlan, ...]) -> None:
         job, plan = group.job, group.plan
-        training_input = job.request["trainingInput"]
+        program = program_of(job, plan)
         cluster = Cluster(plan, group.run.ports)
         threads = thread_variables(plan, _HOST_CPUS)
         wiring = self._wiring(job.name.project)
         for replica in replicas:
             directory = self._directory(group, replica)
             try:
-                packages = self._stage_packages(job, directory)
+                packages = self._stage_packages(program, directory)
             except EngineError as error:
                 self._end(group, Ending("FAILED", error.message, self._clock.time_ns()))
                 return
@@ -249,17 +251,17 @@ class JobReconciler:
                 job_id=job.name.job_id,
                 cluster=cluster,
                 task=replica,
-                training_input=training_input,
+                training_input=program.told,
                 engine_url=self._engine_url,
                 wiring=wiring,
                 host_environment=os.environ,
             )
             spec = ReplicaSpec(
                 task_name=replica.task_name,
-                module=training_input["pythonModule"],
-                args=tuple(training_input.get("args", ())),
-                job_dir=training_input.get("jobDir") or None,
-                environment={**threads, **change.set},
+                module=program.module,
+                args=program.args,
+                job_dir=program.job_dir,
+                environment={**threads, **change.set, **program.environment},
                 unset=change.unset,
                 packages=tuple(packages),
                 runtime_version=plan.runtime_version,
@@ -270,10 +272,10 @@ class JobReconciler:
             )
             self._backend.launch(directory, spec)
 
-    def _stage_packages(self, job: JobRecord, directory: Path) -> list[PackageFile]:
+    def _stage_packages(self, program: Program, directory: Path) -> list[PackageFile]:
         """Bring the packages beside the replica, so that it needs no engine to install them."""
         staged = []
-        for index, uri_text in enumerate(job.request["trainingInput"]["packageUris"]):
+        for index, uri_text in enumerate(program.package_uris):
             uri = ObjectUri.parse(uri_text)
             target = directory / "packages" / str(index) / uri.name.rpartition("/")[2]
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -349,7 +351,7 @@ class JobReconciler:
             reason=ending.error_message or "the master exited with 0",
             logs=lines,
             error_message=ending.error_message,
-            output=self._output(job, group.plan, ending.ended_ns),
+            output=self._output(job, group, ending.ended_ns),
         )
         self._release(group.run)
 
@@ -373,12 +375,15 @@ class JobReconciler:
             reason=job.stop_reason,
             logs=[lifecycle.log(lifecycle.CANCELLED)],
             error_message=job.stop_reason,
-            output=self._output(job, group.plan, max(ended, default=self._clock.time_ns())),
+            output=self._output(job, group, max(ended, default=self._clock.time_ns())),
         )
         self._release(group.run)
 
-    def _output(self, job: JobRecord, plan: Plan, ended_ns: int) -> dict[str, Any]:
-        return {"consumedMLUnits": consumed_ml_units(plan.ml_units, job.start_time_ns, ended_ns)}
+    def _output(self, job: JobRecord, group: _Group, ended_ns: int) -> dict[str, Any]:
+        if group.plan.model is not None:
+            report = read_json(self._directory(group, group.plan.replicas[0]) / REPORT_FILE) or {}
+            return prediction_output(job, report, ended_ns)
+        return {"consumedMLUnits": consumed_ml_units(group.plan.ml_units, job.start_time_ns, ended_ns)}
 
     def _release(self, run: Run) -> None:
         self._ports.release(port for ports in run.ports.values() for port in ports)

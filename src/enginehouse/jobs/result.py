@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from enginehouse.jobs.plan import ReplicaPlan
+from enginehouse.metadata.records import JobRecord
 from enginehouse.replica.spec import Outcome
 from enginehouse.schemas.ml_v1 import JobState
 
@@ -72,6 +74,20 @@ def consumed_ml_units(ml_units: float, start_time_ns: int | None, end_time_ns: i
     if start_time_ns is None:
         return 0.0
     return math.ceil(round(max(1, end_time_ns - start_time_ns) / 3.6e12 * ml_units * 100, 9)) / 100
+
+
+def prediction_output(job: JobRecord, report: Mapping[str, Any], ended_ns: int) -> dict[str, Any]:
+    """The PredictionOutput of a batch prediction job.
+
+    Args:
+        report: what its program left behind; empty where it did not come to it.
+    """
+    return {
+        "outputPath": job.request["predictionInput"]["outputPath"],
+        "predictionCount": str(report.get("predictionCount", 0)),
+        "errorCount": str(report.get("errorCount", 0)),
+        "nodeHours": consumed_ml_units(report.get("workers", 1), job.start_time_ns, ended_ns),
+    }
 
 
 def _signal_name(number: int) -> str:

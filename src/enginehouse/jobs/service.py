@@ -25,7 +25,15 @@ from enginehouse.schemas.ml_v1 import Job, ListJobsResponse
 from enginehouse.schemas.wire import from_builtins, to_builtins
 
 CANCELLED_BY_USER = "The job was cancelled by the user."
-_OUTPUT_ONLY = ("create_time", "start_time", "end_time", "state", "error_message", "training_output")
+_OUTPUT_ONLY = (
+    "create_time",
+    "start_time",
+    "end_time",
+    "state",
+    "error_message",
+    "training_output",
+    "prediction_output",
+)
 
 
 class JobService:
@@ -52,7 +60,7 @@ class JobService:
             AlreadyExists: the id was used before in this project.
         """
         names.check_project_id(project)
-        plan = self._validator.validate(job)
+        plan = self._validator.validate(project, job)
         for name in _OUTPUT_ONLY:
             setattr(job, name, getattr(Job(), name))
         job.etag = ""
@@ -154,6 +162,6 @@ def _shown(job: JobRecord) -> dict[str, Any]:
         "state": job.state,
         "labels": job.labels,
         "errorMessage": job.error_message,
-        "trainingOutput": job.output or None,
+        ("predictionOutput" if "predictionInput" in job.request else "trainingOutput"): job.output or None,
         "jobPosition": str(job.position),
     }

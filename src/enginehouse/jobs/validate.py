@@ -13,6 +13,7 @@ from enginehouse.core.errors import EngineError, FailedPrecondition, FieldViolat
 from enginehouse.jobs.archive import ArchiveContents, UnreadableArchive, read_contents
 from enginehouse.jobs.machines import LEGACY, TPU, is_legacy, machine
 from enginehouse.jobs.plan import Plan, make_plan
+from enginehouse.jobs.prediction import Models, PredictionValidator
 from enginehouse.runtimes.catalogue import Catalogue
 from enginehouse.schemas.ml_v1 import Job, TrainingInput
 from enginehouse.storage.base import ObjectStore
@@ -25,25 +26,31 @@ _FIELD = "training_input"
 
 
 class Validator:
-    """Checks create requests against the catalogue of runtimes and the objects in the buckets. Thread-safe."""
+    """Checks create requests against the catalogue of runtimes and the objects in the buckets. Thread-safe.
 
-    def __init__(self, catalogue: Catalogue, storage: ObjectStore) -> None:
+    Args:
+        models: finds what a batch prediction job predicts with.
+    """
+
+    def __init__(self, catalogue: Catalogue, storage: ObjectStore, models: Models) -> None:
         self._catalogue = catalogue
         self._storage = storage
+        self._predictions = PredictionValidator(catalogue, storage, models)
 
-    def validate(self, job: Job) -> Plan:
+    def validate(self, project: str, job: Job) -> Plan:
         """The plan of a good job.
 
         Raises:
+            NotFound: a prediction job's model or version does not exist.
             InvalidArgument: what is wrong in the request itself.
             FailedPrecondition: what it needs and is not there: packages, buckets.
         """
         names.check_resource_id(job.job_id, kind="job", field="job.job_id")
         names.check_labels(job.labels, field="job.labels")
+        if job.prediction_input is not None and job.training_input is not None:
+            raise InvalidArgument("Give training_input or prediction_input, not both.", field="prediction_input")
         if job.prediction_input is not None:
-            raise InvalidArgument(
-                "Batch prediction jobs are not available in this release.", field="prediction_input"
-            )
+            return self._predictions.plan(project, job.prediction_input)
         if job.training_input is None:
             raise InvalidArgument("The field is required: say what to train.", field=_FIELD)
         spec = job.training_input

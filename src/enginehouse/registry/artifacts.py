@@ -24,7 +24,7 @@ MODEL_FILES: dict[str, tuple[str, ...]] = {
 }
 
 
-def list_artifacts(storage: ObjectStore, uri: ObjectUri) -> list[ObjectInfo]:
+def list_artifacts(storage: ObjectStore, uri: ObjectUri, *, field: str = _FIELD) -> list[ObjectInfo]:
     """All objects of the directory `uri`.
 
     Raises:
@@ -33,7 +33,7 @@ def list_artifacts(storage: ObjectStore, uri: ObjectUri) -> list[ObjectInfo]:
     try:
         storage.get_bucket(uri.bucket)
     except NotFound:
-        raise FailedPrecondition(f"There is no bucket gs://{uri.bucket}.", field=_FIELD) from None
+        raise FailedPrecondition(f"There is no bucket gs://{uri.bucket}.", field=field) from None
     found: list[ObjectInfo] = []
     token = ""
     while len(found) <= MAX_FILES:
@@ -43,15 +43,15 @@ def list_artifacts(storage: ObjectStore, uri: ObjectUri) -> list[ObjectInfo]:
         if not token:
             break
     if not found:
-        raise FailedPrecondition(f"There are no files below {uri}; is the path right?", field=_FIELD)
+        raise FailedPrecondition(f"There are no files below {uri}; is the path right?", field=field)
     if len(found) > MAX_FILES:
-        raise FailedPrecondition(f"{uri} holds more than the allowed maximum of {MAX_FILES} files.", field=_FIELD)
+        raise FailedPrecondition(f"{uri} holds more than the allowed maximum of {MAX_FILES} files.", field=field)
     size_bytes = sum(info.size_bytes for info in found)
     if size_bytes > MAX_SIZE_BYTES:
         raise FailedPrecondition(
             f"The total size of files in {uri} is {size_bytes} bytes ({format_size(size_bytes)}), which exceeds the "
             f"allowed maximum of {MAX_SIZE_BYTES} bytes",
-            field=_FIELD,
+            field=field,
         )
     return found
 
@@ -61,7 +61,7 @@ def directory_prefix(uri: ObjectUri) -> str:
     return uri.name.rstrip("/") + "/" if uri.name else ""
 
 
-def detect_framework(uri: ObjectUri, artifacts: Iterable[ObjectInfo], requested: str) -> str:
+def detect_framework(uri: ObjectUri, artifacts: Iterable[ObjectInfo], requested: str, *, field: str = _FIELD) -> str:
     """The framework of the model files at the top of `uri`.
 
     Args:
@@ -73,28 +73,28 @@ def detect_framework(uri: ObjectUri, artifacts: Iterable[ObjectInfo], requested:
     prefix = directory_prefix(uri)
     top = {info.name[len(prefix) :] for info in artifacts}
     if requested in MODEL_FILES:
-        _require_one(uri, requested, top)
+        _require_one(uri, requested, top, field)
         return requested
     for framework in ("TENSORFLOW", "SCIKIT_LEARN", "XGBOOST"):
         if top & set(MODEL_FILES[framework]):
-            _require_one(uri, framework, top)
+            _require_one(uri, framework, top, field)
             return framework
     expected = "; ".join(f"{name}: {' or '.join(files)}" for name, files in MODEL_FILES.items())
     raise FailedPrecondition(
         f"The model directory {uri} is expected to contain exactly one model file ({expected}). It holds: "
         f"{_shown(top)}.",
-        field=_FIELD,
+        field=field,
     )
 
 
-def _require_one(uri: ObjectUri, framework: str, top: set[str]) -> None:
+def _require_one(uri: ObjectUri, framework: str, top: set[str], field: str) -> None:
     files = MODEL_FILES[framework]
     if len(top & set(files)) != 1:
         expected = " or ".join(f"'{name}'" for name in files)
         raise FailedPrecondition(
             f"For the framework {framework} the model directory {uri} is expected to contain exactly one of the "
             f"following: {expected} file. It holds: {_shown(top)}.",
-            field=_FIELD,
+            field=field,
         )
 
 

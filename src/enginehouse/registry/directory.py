@@ -43,6 +43,14 @@ class StoredVersions:
             FailedPrecondition: the version is not READY, or the model has no version.
             Unavailable: the version's runtime has been removed from the cache.
         """
+        return self.served(self.ready(project, model_id, version_id))
+
+    def ready(self, project: str, model_id: str, version_id: str | None) -> VersionRecord:
+        """The version of that name, or the model's default one for None.
+
+        Raises:
+            NotFound, FailedPrecondition: as in `resolve`.
+        """
         if version_id is None:
             model = self._store.get_model(ModelName(project, model_id))
             if not model.default_version_id:
@@ -57,7 +65,7 @@ class StoredVersions:
                 f"The version {version_id!r} of model {model_id!r} is {version.state}, so it can't predict{reason}",
                 field="name",
             )
-        return self.served(version)
+        return version
 
     def resolution(self, version: VersionRecord) -> Resolution:
         """The runtime that `version` asked for."""

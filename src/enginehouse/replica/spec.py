@@ -9,6 +9,7 @@ backend reads it.
     started       user code was begun, at this time in ns; it never is twice
     stop.json     {reason, grace_s}: asks the runner to end
     outcome.json  how it ended; once written, it stays
+    report.json   what a program of the engine itself has to tell; user code writes none
     log.jsonl     the log (telemetry.segments)
     reserve       keeps room on the disk for the outcome
     runner.log    what the runner itself had to complain about
@@ -29,6 +30,7 @@ RUNNER_FILE = "runner.json"
 STARTED_FILE = "started"
 STOP_FILE = "stop.json"
 OUTCOME_FILE = "outcome.json"
+REPORT_FILE = "report.json"
 LOG_FILE = "log.jsonl"
 RUNNER_LOG_FILE = "runner.log"
 RESERVE_FILE = "reserve"
