@@ -1,0 +1,1 @@
+"""Hyperparameter tuning: what trials report, and the studies that choose their parameters."""
