@@ -239,7 +239,9 @@ class Composition:
     def _ml_routes(self) -> list[BaseRoute]:
         store, settings, clock = self._store, self._settings, self._clock
         validator = Validator(self._catalogue, self._storage, self._models)
-        jobs = JobService(store, validator, clock, self._reconciler.wake)
+        jobs = JobService(
+            store, validator, clock, wake=self._reconciler.wake, position=self._reconciler.position
+        )
         registry = RegistryService(
             store,
             self._storage,

@@ -1,28 +1,182 @@
-"""Who is next, and what the others are told."""
+"""Who may start, who gives way, and what the others are told."""
 
-from dataclasses import replace
+from collections import Counter
+from itertools import count
 
-from enginehouse.jobs.queue import decide
-from enginehouse.metadata.records import JobRecord
-from enginehouse.testing.metadata import make_job
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enginehouse.core.names import JobName
+from enginehouse.jobs.queue import ITS_TURN, Claim, Decisions, decide
+
+_numbers = count()
 
 
-def queued(job_id: str, priority: int = 0) -> JobRecord:
-    return replace(make_job(job_id), priority=priority)
+def claim(
+    job_id: str = "", priority: int = 0, *, project: str = "p", gives_way: bool = False, **demand: float
+) -> Claim:
+    name = JobName(project, job_id or f"job_{next(_numbers)}")
+    return Claim(name, {"jobs": 1, **demand}, priority, gives_way)
+
+
+def started(decisions: Decisions) -> list[str]:
+    return [name.job_id for name in decisions.start]
+
+
+def reasons(decisions: Decisions) -> dict[str, str]:
+    return {name.job_id: reason for name, reason in decisions.waiting.items()}
 
 
 def test_first_come_first_served_within_a_priority() -> None:
-    jobs = [queued("low"), queued("high_1", 5), queued("high_2", 5), queued("higher", 7)]
-    decisions = decide(jobs, max_running_jobs=2)
-    assert [d.job.name.job_id for d in decisions] == ["higher", "high_1", "high_2", "low"]
-    assert [d.admitted for d in decisions] == [True, True, False, False]
-    assert [d.position for d in decisions] == [0, 0, 1, 2]
+    jobs = [claim("low"), claim("high_1", 5), claim("high_2", 5), claim("higher", 7)]
+    decisions = decide([], jobs, {"jobs": 2}, {})
+    assert started(decisions) == ["higher", "high_1"]
+    assert [name.job_id for name in decisions.waiting] == ["high_2", "low"]
+    assert "all 2 places for jobs (setting max_running_jobs) are taken" in reasons(decisions)["high_2"]
+    assert reasons(decisions)["low"] == ITS_TURN
 
 
-def test_running_jobs_take_places() -> None:
-    jobs = [make_job("a", state="RUNNING"), make_job("b", state="CANCELLING"), queued("c")]
-    (decision,) = decide(jobs, max_running_jobs=2)
-    assert not decision.admitted
-    assert "max_running_jobs" in decision.reason
-    (decision,) = decide(jobs, max_running_jobs=3)
-    assert decision.admitted
+def test_others_pass_the_head_only_where_they_leave_it_room() -> None:
+    running = [claim(gpus=3, cpus=4)]
+    queued = [claim("head", gpus=4, cpus=2), claim("no_gpu", cpus=2), claim("one_gpu", gpus=1), claim("cpus", cpus=3)]
+    decisions = decide(running, queued, {"gpus": 4, "cpus": 9}, {})
+    assert started(decisions) == ["no_gpu"]  # one more CPU would be the head's, and every GPU is
+    assert "it needs 4 GPUs, and 1 of 4 are free" in reasons(decisions)["head"]
+    assert reasons(decisions)["one_gpu"] == reasons(decisions)["cpus"] == ITS_TURN
+
+
+def test_what_can_never_start_keeps_nobody() -> None:
+    queued = [claim("impossible", 9, gpus=8), claim("greedy", 8, project="small", cpus=9), claim("other")]
+    decisions = decide([], queued, {"jobs": 1, "gpus": 2}, {"small": {"cpus": 8}})
+    assert started(decisions) == ["other"]
+    assert {name.job_id for name in decisions.never} == {"impossible", "greedy"}
+    assert "asks for 8 GPUs, and this engine has 2" in reasons(decisions)["impossible"]
+    assert "the quota of the project small is 8" in reasons(decisions)["greedy"]
+    assert "has none" in reasons(decide([], queued[:1], {"gpus": 0}, {}))["impossible"]
+
+
+def test_a_project_at_its_quota_waits_alone() -> None:
+    running = [claim(project="a"), claim(project="a")]
+    queued = [claim("a_3", 9, project="a"), claim("b_1", project="b"), claim("b_2", project="b")]
+    decisions = decide(running, queued, {"jobs": 8}, {"a": {"jobs": 2}, "*": {"jobs": 1}})
+    assert started(decisions) == ["b_1"]
+    assert "quota of the project a is used up: 2 jobs at a time" in reasons(decisions)["a_3"]
+    assert "quota of the project b is used up: 1 jobs at a time" in reasons(decisions)["b_2"]
+
+
+def test_within_a_project_nothing_delays_the_first_that_its_quota_keeps() -> None:
+    running = [claim(cpus=4)]
+    queued = [claim("big", cpus=8), claim("small", cpus=2), claim("no_cpus")]
+    decisions = decide(running, queued, {"jobs": 8}, {"p": {"cpus": 8}})
+    assert started(decisions) == ["no_cpus"]
+
+
+def test_the_least_important_and_latest_give_way() -> None:
+    running = [
+        claim("old", 1, gives_way=True, gpus=1),
+        claim("late", 1, gives_way=True, gpus=1),
+        claim("important", 5, gives_way=True, gpus=1),
+        claim("firm", 0, gpus=1),
+        claim("elsewhere", 0, gives_way=True),
+    ]
+    decisions = decide(running, [claim("head", 4, gpus=1)], {"gpus": 4}, {})
+    assert [name.job_id for name in decisions.give_way] == ["late"]
+    assert "gives way to head" in decisions.give_way[JobName("p", "late")]
+    assert reasons(decisions)["head"] == "Waits for late to give way."
+    decisions = decide(running, [claim("head", 4, gpus=2)], {"gpus": 4}, {})
+    assert {name.job_id for name in decisions.give_way} == {"old", "late"}
+    for hopeless in (claim("head", 4, gpus=3), claim("head", 1, gpus=1)):
+        assert decide(running, [hopeless], {"gpus": 4}, {}).give_way == {}
+
+
+def test_nobody_gives_way_where_it_would_not_be_needed() -> None:
+    small = claim("small", 0, gives_way=True, gpus=1)
+    large = claim("large", 1, gives_way=True, gpus=3)
+    decisions = decide([small, large], [claim("head", 4, gpus=3)], {"gpus": 4}, {})
+    assert [name.job_id for name in decisions.give_way] == ["large"]
+    leaving = Claim(large.name, large.demand, 1, True, is_leaving=True)
+    assert decide([small, leaving], [claim("head", 4, gpus=3)], {"gpus": 4}, {}).give_way == {}
+
+
+AMOUNTS = st.fixed_dictionaries({"cpus": st.integers(0, 4), "gpus": st.integers(0, 2)})
+CLAIMS = st.builds(
+    lambda demand, priority, project, gives_way: claim("", priority, project=project, gives_way=gives_way, **demand),
+    AMOUNTS,
+    st.integers(0, 3),
+    st.sampled_from(["a", "b"]),
+    st.booleans(),
+)
+CAPACITY = st.fixed_dictionaries({"jobs": st.integers(1, 5), "cpus": st.integers(0, 8), "gpus": st.integers(0, 3)})
+QUOTAS = st.fixed_dictionaries({}, optional={"a": st.fixed_dictionaries({}, optional={"jobs": st.integers(0, 3)})})
+
+
+def total(claims: list[Claim]) -> Counter[str]:
+    amounts: Counter[str] = Counter()
+    for each in claims:
+        amounts.update(each.demand)
+    return amounts
+
+
+def fits(claims: list[Claim], limits: dict[str, int], newcomer: Claim) -> bool:
+    """Whether `newcomer` fits beside `claims` in each dimension that it needs."""
+    used = total(claims)
+    return all(
+        used[each] + newcomer.demand.get(each, 0) <= limits[each] for each in limits if newcomer.demand.get(each)
+    )
+
+
+@given(running=st.lists(CLAIMS, max_size=4), queued=st.lists(CLAIMS, max_size=8), capacity=CAPACITY, quotas=QUOTAS)
+def test_the_rules_hold(
+    running: list[Claim], queued: list[Claim], capacity: dict[str, int], quotas: dict[str, dict[str, int]]
+) -> None:
+    decisions = decide(running, queued, capacity, quotas)
+    by_name = {each.name: each for each in [*running, *queued]}
+    starting = [by_name[name] for name in decisions.start]
+    assert sorted(map(str, [*decisions.start, *decisions.waiting])) == sorted(str(each.name) for each in queued)
+    assert all(decisions.waiting.values())
+
+    # Never more than there is, of anything.
+    for at, each in enumerate(starting):
+        assert fits([*running, *starting[:at]], capacity, each)
+        of_project = [other for other in [*running, *starting[:at]] if other.name.project == each.name.project]
+        assert fits(of_project, quotas.get(each.name.project, {}), each)
+
+    # The first that waits for room would start at once if nothing but those before it ran: nothing that has passed it
+    # takes what it needs.
+    in_order = sorted(queued, key=lambda each: -each.priority)
+    for at, head in enumerate(in_order):
+        mine = [other for other in running if other.name.project == head.name.project]
+        before = [other for other in in_order[:at] if other in starting]
+        mine += [other for other in before if other.name.project == head.name.project]
+        if head in starting or head.name in decisions.never:
+            continue
+        if not fits(mine, quotas.get(head.name.project, {}), head):
+            continue
+        if not fits([], capacity, head):
+            continue
+        passing = [other for other in in_order[at + 1 :] if other in starting]
+        assert all(
+            total(passing)[each] + head.demand[each] <= max(0, capacity[each] - total([*running, *before])[each])
+            or not total(passing)[each]
+            for each in capacity
+            if head.demand.get(each)
+        )
+        break
+
+    # Who gives way lets do, is less important than the head, and is needed.
+    leaving = [by_name[name] for name in decisions.give_way]
+    if leaving:
+        head = next(each for each in in_order if decisions.waiting.get(each.name, "").startswith("Waits for job"))
+        assert all(each.gives_way and each.priority < head.priority for each in leaving)
+        staying = [each for each in running if each not in leaving] + starting
+        assert fits(staying, capacity, head)
+        assert not any(fits([*staying, each], capacity, head) for each in leaving)
+
+
+@pytest.mark.parametrize("waiting", [0, 10_000])
+def test_a_long_queue_is_ordered(waiting: int) -> None:
+    queued = [claim(f"j{n}", n % 4) for n in range(waiting)]
+    decisions = decide([claim()], queued, {"jobs": 2}, {})
+    assert len(decisions.start) == min(1, waiting)
+    assert len(decisions.waiting) == max(0, waiting - 1)

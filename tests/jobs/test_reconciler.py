@@ -43,15 +43,21 @@ class NoModels:
 class World:
     """A job service and its reconciler, with everything else under control."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **settings: object) -> None:
         self.clock = FakeClock()
-        self.settings = load_settings({"data_dir": directory, "max_running_jobs": 2}, environ={})
+        self.settings = load_settings({"data_dir": directory, "max_running_jobs": 2, **settings}, environ={})
         self.store = SqlMetadataStore.open_sqlite(self.settings.metadata_path, self.clock)
         self.storage = LocalObjectStore(self.settings.objects_dir, self.clock)
         self.backend = FakeBackend()
         catalogue = Catalogue.load()
-        self.jobs = JobService(self.store, Validator(catalogue, self.storage, NoModels()), self.clock, lambda: None)
         self.reconciler = self.restart()
+        self.jobs = JobService(
+            self.store,
+            Validator(catalogue, self.storage, NoModels()),
+            self.clock,
+            wake=lambda: self.reconciler.wake(),
+            position=lambda name: self.reconciler.position(name),
+        )
         self.storage.create_bucket("bucket")
         self.upload({"trainer-0.0.0/trainer/__init__.py": "", "trainer-0.0.0/trainer/task.py": ""})
 
@@ -110,7 +116,7 @@ def test_submitting_is_safe_to_repeat(world: World) -> None:
     name = world.submit()
     world.clock.advance(29)
     assert world.submit() == name
-    assert len(world.store.active_jobs()) == 1
+    assert len(world.store.queued_jobs()) == 1
     assert world.lines(name).count("Validating job requirements...") == 1
     with pytest.raises(AlreadyExists):
         world.submit(args=["--other"])
@@ -223,7 +229,7 @@ def test_the_third_job_waits_and_is_told_why(world: World) -> None:
     names = [world.submit(f"job_{i}") for i in range(3)]
     world.reconciler.run_once()
     assert [world.state(name) for name in names] == ["PREPARING", "PREPARING", "QUEUED"]
-    assert "All 2 places" in world.store.get_job(names[2]).waiting_reason
+    assert "all 2 places" in world.store.get_job(names[2]).waiting_reason
     world.backend.end(world.directory(names[0]), Outcome("exited", exit_code=0))
     world.reconciler.run_once()
     world.reconciler.run_once()
@@ -443,7 +449,7 @@ class TestValidation:
         with pytest.raises((InvalidArgument, FailedPrecondition), match=words) as error:
             world.submit(**change)
         assert field in [violation.field for violation in error.value.violations]
-        assert world.store.active_jobs() == []
+        assert world.store.queued_jobs() == []
 
     @pytest.mark.parametrize(
         ("change", "field", "words"),
@@ -460,7 +466,7 @@ class TestValidation:
         with pytest.raises(FailedPrecondition, match=words) as error:
             world.submit(**change)
         assert error.value.field == field
-        assert world.store.active_jobs() == []
+        assert world.store.queued_jobs() == []
 
     def test_all_wrong_fields_are_told_at_once(self, world: World) -> None:
         with pytest.raises(InvalidArgument) as error:

@@ -23,7 +23,7 @@ from typing import Protocol
 
 from enginehouse.replica.spec import Outcome, ReplicaSpec
 
-__all__ = ["Backend", "Outcome", "Phase", "ReplicaSpec", "ReplicaStatus"]
+__all__ = ["Backend", "Gpu", "Host", "Outcome", "Phase", "ReplicaSpec", "ReplicaStatus"]
 
 
 class Phase(StrEnum):
@@ -50,8 +50,29 @@ class ReplicaStatus:
     outcome: Outcome | None = None
 
 
+@dataclass(frozen=True)
+class Gpu:
+    """A device as CUDA_VISIBLE_DEVICES names it; name and memory (MiB) where they are known."""
+
+    id: str
+    name: str = ""
+    memory_mib: int = 0
+
+
+@dataclass(frozen=True)
+class Host:
+    """What there is for replicas: cores and GPUs."""
+
+    cpus: int
+    gpus: tuple[Gpu, ...] = ()
+
+
 class Backend(Protocol):
     """A place where replicas run; see the module's rules."""
+
+    def host(self) -> Host:
+        """What there is for replicas; asked once, when the engine starts."""
+        ...
 
     def launch(self, directory: Path, spec: ReplicaSpec) -> None:
         """Start the replica unless it was started already.

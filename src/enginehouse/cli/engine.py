@@ -30,7 +30,10 @@ def setting_flags(function: Callable[..., None]) -> Callable[..., None]:
 def _setting_flag(setting: Setting) -> Callable[[Callable[..., None]], Callable[..., None]]:
     kind: Any = str if setting.type is Path else setting.type
     shown = f" (default: {setting.default})" if setting.default != "" else ""
-    return click.option(f"--{setting.name.replace('_', '-')}", setting.name, type=kind, help=f"{setting.doc}{shown}")
+    flag = f"--{setting.name.replace('_', '-')}"
+    if setting.flag_value is not None:  # the flag may stand alone
+        return click.option(flag, setting.name, is_flag=False, flag_value=setting.flag_value, help=setting.doc)
+    return click.option(flag, setting.name, type=kind, help=f"{setting.doc}{shown}")
 
 
 @command(

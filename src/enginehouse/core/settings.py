@@ -27,6 +27,8 @@ class Setting:
     type: type
     default: Any
     doc: str
+    flag_value: str | None = None
+    """What the flag means where it stands without a value; None if it needs one."""
 
     @property
     def environment_name(self) -> str:
@@ -64,7 +66,34 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("runtimes_dir", Path, _cache_dir(), "Cache of built runtimes, shared by all engines of a user."),
     Setting("max_running_jobs", int, 8, "Training jobs that run at the same time; the others wait in the queue."),
-    Setting("cancel_grace_s", float, 10.0, "Seconds between SIGTERM and SIGKILL when a job is cancelled."),
+    Setting(
+        "cpus",
+        float,
+        0.0,
+        "CPUs that running jobs may ask for together; 0: not counted, replicas share what there is.",
+    ),
+    Setting(
+        "memory", str, "", "Memory that running jobs may ask for together, such as 24GiB; not counted if left out."
+    ),
+    Setting("gpus", str, "auto", "GPUs to give to jobs: auto finds NVIDIA's; or how many, or ids as 0,1."),
+    Setting(
+        "quotas",
+        str,
+        "",
+        "What a project may use at a time, PROJECT=jobs:2,cpus:16,memory:64,gpus:1,ml_units:10 with blanks between; "
+        "* stands for all others.",
+    ),
+    Setting(
+        "allow_missing_accelerators",
+        str,
+        "",
+        "Projects, with blanks between (* for all), whose jobs run on CPUs where there are fewer GPUs than they ask "
+        "for; jobs of others wait.",
+        flag_value="*",
+    ),
+    Setting(
+        "cancel_grace_s", float, 10.0, "Seconds between SIGTERM and SIGKILL when a job is cancelled or gives way."
+    ),
     Setting("predict_timeout_s", float, 60.0, "Seconds that an online prediction may take."),
     Setting("max_body_bytes", int, 16 * 1024 * 1024, "Largest request body of the ml and prediction APIs, in bytes."),
     Setting("server_idle_s", float, 900.0, "Seconds without a request after which a model server is stopped."),
@@ -89,6 +118,11 @@ class Settings:
     bucket_mappings: str
     runtimes_dir: Path
     max_running_jobs: int
+    cpus: float
+    memory: str
+    gpus: str
+    quotas: str
+    allow_missing_accelerators: str
     cancel_grace_s: float
     predict_timeout_s: float
     max_body_bytes: int

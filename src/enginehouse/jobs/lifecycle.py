@@ -69,7 +69,7 @@ def transition(
     """
     if to not in TRANSITIONS[job.state]:
         raise ValueError(f"{job.name} can't go from {job.state} to {to}")
-    moved = replace(job, state=to, waiting_reason="", position=0)
+    moved = replace(job, state=to, waiting_reason="")
     if to in TERMINAL_JOB_STATES:
         moved = replace(moved, end_time_ns=now_ns)
     event = NewEvent("state", reason, data={"from": job.state, "to": to})

@@ -6,6 +6,7 @@ way between the choice and the moment that user code listens. A lock on a file p
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -81,9 +82,8 @@ class Ports:
         if port in self._held:
             return False
         try:
-            self._directory.mkdir(mode=0o1777, exist_ok=True)
-            descriptor = os.open(self._directory / str(port), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except PermissionError:  # another user's
+            descriptor = self._open(self._directory / str(port))
+        except PermissionError:  # another user's, who keeps it to himself
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,6 +92,16 @@ class Ports:
             return False
         self._held[port] = descriptor
         return True
+
+    def _open(self, path: Path) -> int:
+        """A port's file; every user of the host may open it."""
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            with contextlib.suppress(FileExistsError):
+                self._directory.mkdir()
+                self._directory.chmod(0o1777)
+            return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
 def _end() -> int:

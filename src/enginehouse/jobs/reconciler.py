@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from enginehouse.core.settings import Settings
 from enginehouse.core.units import format_duration, parse_duration_s
 from enginehouse.gateway.environment import Wiring
 from enginehouse.jobs import lifecycle, queue
+from enginehouse.jobs.admission import Admission, Devices
+from enginehouse.jobs.capacity import capacity
 from enginehouse.jobs.cluster import Cluster, ports_needed, thread_variables
 from enginehouse.jobs.environment import training_environment
 from enginehouse.jobs.group import MAX_RESTARTS, MAX_RETRIES, End, Launch, Restart, Retry, Wait, look
@@ -44,7 +46,6 @@ _ACTIVE_POLL_S = 0.03
 _IDLE_POLL_S = 1.0
 _LEASE_S = 30.0
 _LEASE_NAME = "reconcilers/jobs"
-_HOST_CPUS = len(os.sched_getaffinity(0))
 
 
 class JobReconciler:
@@ -75,12 +76,21 @@ class JobReconciler:
         self._wiring = wiring
         self._uv = uv
         self._ports = Ports()
+        self._capacity = capacity(settings, backend.host())
+        self._devices = Devices(self._capacity.gpus)
+        self._admission = Admission(store, self._capacity, clock)
         self._lease: Lease | None = None
         self._background = Background("jobs", self._pass, retry_s=_IDLE_POLL_S)
+        self._adopt()
+
+    def _adopt(self) -> None:
+        """Keep what an engine before this one gave out."""
+        for job in self._store.started_jobs():
+            run = Run.from_json(job.run)
+            self._ports.hold(port for ports in run.ports.values() for port in ports)
+            self._devices.hold(job.name, run.devices)
 
     def start(self) -> None:
-        for job in self._store.active_jobs():
-            self._ports.hold(port for ports in Run.from_json(job.run).ports.values() for port in ports)
         self._background.start()
 
     def stop(self) -> None:
@@ -91,7 +101,23 @@ class JobReconciler:
 
     def wake(self) -> None:
         """Something changed: look now instead of at the next tick."""
+        self._admission.note_change()
         self._background.wake()
+
+    def position(self, name: JobName) -> int:
+        """A job's place in the queue, from 1; 0 when it does not wait."""
+        return self._admission.position(name)
+
+    def hardware(self) -> dict[str, Any]:
+        """What jobs share, and which job has which GPU, for `mle status`."""
+        return {
+            "cpus": self._capacity.cpus,
+            "limits": dict(self._capacity.amounts),
+            "gpus": [
+                {"id": gpu.id, "name": gpu.name, "memoryMib": gpu.memory_mib, "job": holder.job_id if holder else ""}
+                for gpu, holder in self._devices.holders()
+            ],
+        }
 
     def _pass(self) -> float:
         return _ACTIVE_POLL_S if self.run_once() else _IDLE_POLL_S
@@ -104,23 +130,17 @@ class JobReconciler:
         """
         if not self._hold_lease():
             return False
-        active = self._store.active_jobs()
-        if not active:
-            return False
-        admitted = self._admit(active)
-        busy = False
-        for job in active:
-            if job.state == "QUEUED" and job.name not in admitted:
-                self._check_wait_time(job)
-                continue
-            busy = True
+        jobs = self._store.started_jobs()
+        if self._admission.is_due():
+            jobs = self._look_at_queue(jobs)
+        for job in jobs:
             try:
                 self._step(job)
             except Aborted:
                 _log.info("%s changed meanwhile; next pass", job.name)
             except Exception:
                 _log.exception("%s: the step failed; trying again", job.name)
-        return busy
+        return bool(jobs)
 
     def _hold_lease(self) -> bool:
         now_ns = self._clock.time_ns()
@@ -133,28 +153,42 @@ class JobReconciler:
 
     # --- the queue ---
 
-    def _admit(self, active: list[JobRecord]) -> set[JobName]:
-        decisions = queue.decide(active, max_running_jobs=self._settings.max_running_jobs)
-        for decision in decisions:
-            if not decision.admitted and decision.job.waiting_reason != decision.reason:
-                event = NewEvent("decision", decision.reason, data={"position": decision.position})
-                self._store.change_job(
-                    decision.job.name,
-                    lambda job, d=decision, e=event: (  # type: ignore[misc]
-                        (replace(job, waiting_reason=d.reason, position=d.position), [e])
-                        if job.state == "QUEUED"
-                        else None
-                    ),
-                    lease=self._lease,
-                )
-        return {decision.job.name for decision in decisions if decision.admitted}
+    def _look_at_queue(self, started: list[JobRecord]) -> list[JobRecord]:
+        """Tell those who wait why, and those who must give way; all jobs that are past the queue now."""
+        decisions = self._admission.decide(started)
+        for name, reason in self._admission.news(decisions).items():
+            self._tell(name, reason, never=name in decisions.never)
+        jobs = [
+            self._give_way(_Group.of(job), decisions.give_way[job.name]) if job.name in decisions.give_way else job
+            for job in started
+        ]
+        for name in self._admission.overdue():
+            if name not in decisions.start:
+                self._cancel_overdue(name)
+        return jobs + [self._store.get_job(name) for name in decisions.start]
 
-    def _check_wait_time(self, job: JobRecord) -> None:
-        if job.start_time_ns is not None:  # it ran before, and gave way to another
-            return
-        limit = scheduling_of(job).get("maxWaitTime")
-        if limit and self._clock.time_ns() - job.create_time_ns > parse_duration_s(limit) * 1e9:
-            self._cancel(job, f"The job waited longer than maxWaitTime ({limit}) and was cancelled.")
+    def _tell(self, name: JobName, reason: str, *, never: bool) -> None:
+        """Why a job waits, for its owner; in its log, too, where that says more than that others go first."""
+        severity = "WARNING" if never else "INFO"
+
+        def change(job: JobRecord) -> tuple[JobRecord, list[NewEvent]] | None:
+            if job.state != "QUEUED":
+                return None
+            is_first = job.waiting_reason in ("", queue.ITS_TURN) and reason != queue.ITS_TURN
+            lines = [lifecycle.log(reason, severity=severity)] if never or is_first else []
+            return replace(job, waiting_reason=reason), [NewEvent("decision", reason), *lines]
+
+        self._store.change_job(name, change, lease=self._lease)
+        self._admission.told(name, reason)
+
+    def _give_way(self, group: _Group, reason: str) -> JobRecord:
+        run = replace(group.run, again="requeue", reason=reason)
+        return self._note(group, run, [lifecycle.log(reason, severity="WARNING")])
+
+    def _cancel_overdue(self, name: JobName) -> None:
+        job = self._store.get_job(name)
+        limit = job.request["trainingInput"]["scheduling"]["maxWaitTime"]
+        self._cancel(job, f"The job waited longer than maxWaitTime ({limit}) and was cancelled. {job.waiting_reason}")
 
     # --- one step of one job ---
 
@@ -163,24 +197,31 @@ class JobReconciler:
             case "QUEUED":
                 self._prepare(job)
             case "PREPARING" | "RUNNING":
-                self._follow(_Group(job))
+                self._follow(_Group.of(job))
             case "CANCELLING":
-                self._finish_cancelling(_Group(job))
+                self._finish_cancelling(_Group.of(job))
 
     def _prepare(self, job: JobRecord) -> None:
-        group = _Group(job)
+        group = _Group.of(job)
         plan = group.plan
+        without_gpus = self._capacity.runs_without_gpus(job.name.project, plan)
+        wanted = {each.task_name: 0 if without_gpus else each.gpus for each in plan.replicas}
+        devices = self._devices.claim(job.name, wanted)
+        if devices is None:  # another look at the queue was made of the same job
+            raise Aborted(f"{job.name}: its GPUs are not free yet")
         ports = {each.task_name: self._ports.claim(ports_needed(each)) for each in plan.replicas}
         lines = [
             lifecycle.log(lifecycle.WAITING_FOR_PROVISIONING),
             NewEvent("decision", plan.runtime_reason, data={"runtimeVersion": plan.runtime_version}),
-            *(lifecycle.log(text) for text in host_notes(plan, _HOST_CPUS)),
+            *(lifecycle.log(text) for text in host_notes(plan, self._capacity.cpus, without_gpus=without_gpus)),
             lifecycle.log(lifecycle.WAITING_FOR_PROGRAM),
         ]
-        run = replace(group.run, ports=ports)
+        run = replace(group.run, ports=ports, devices=devices)
         job = self._move(job, "PREPARING", reason="admitted", logs=lines, run=run.to_json())
         if job.state == "PREPARING":
-            self._follow(_Group(job))
+            self._follow(_Group.of(job))
+        else:  # cancelled meanwhile
+            self._release(replace(group, run=run))
 
     def _follow(self, group: _Group) -> None:
         job, run = group.job, group.run
@@ -237,7 +278,7 @@ class JobReconciler:
         job, plan = group.job, group.plan
         program = program_of(job, plan)
         cluster = Cluster(plan, group.run.ports)
-        threads = thread_variables(plan, _HOST_CPUS)
+        threads = thread_variables(plan, self._capacity.cpus)
         wiring = self._wiring(job.name.project)
         for replica in replicas:
             directory = self._directory(group, replica)
@@ -261,7 +302,12 @@ class JobReconciler:
                 module=program.module,
                 args=program.args,
                 job_dir=program.job_dir,
-                environment={**threads, **change.set, **program.environment},
+                environment={
+                    **threads,
+                    **self._device_variables(group, replica),
+                    **change.set,
+                    **program.environment,
+                },
                 unset=change.unset,
                 packages=tuple(packages),
                 runtime_version=plan.runtime_version,
@@ -271,6 +317,12 @@ class JobReconciler:
                 grace_s=self._settings.cancel_grace_s,
             )
             self._backend.launch(directory, spec)
+
+    def _device_variables(self, group: _Group, replica: ReplicaPlan) -> dict[str, str]:
+        """Which GPUs a replica may see: its own, where there are any on this host."""
+        if not self._capacity.gpus:
+            return {}
+        return {"CUDA_VISIBLE_DEVICES": ",".join(group.run.devices.get(replica.task_name, ()))}
 
     def _stage_packages(self, program: Program, directory: Path) -> list[PackageFile]:
         """Bring the packages beside the replica, so that it needs no engine to install them."""
@@ -300,11 +352,15 @@ class JobReconciler:
         self._note(group, run, [lifecycle.log(text, severity="WARNING")])
 
     def _begin_anew(self, group: _Group) -> None:
+        master = self._backend.status(self._directory(group, group.plan.replicas[0])).outcome
+        if master is not None and master.succeeded:  # before it was asked to stop
+            self._finish(group, Ending("SUCCEEDED", "", master.ended_ns))
+            return
         run = group.run.begun_anew(tuple(each.task_name for each in group.plan.replicas))
         if group.run.again == "retry":
             self._note(group, run, [])
             return
-        self._release(group.run)
+        self._release(group)
         self._move(
             group.job,
             "QUEUED",
@@ -353,7 +409,7 @@ class JobReconciler:
             error_message=ending.error_message,
             output=self._output(job, group, ending.ended_ns),
         )
-        self._release(group.run)
+        self._release(group)
 
     def _cancel(self, job: JobRecord, reason: str) -> None:
         self._move(
@@ -377,7 +433,7 @@ class JobReconciler:
             error_message=job.stop_reason,
             output=self._output(job, group, max(ended, default=self._clock.time_ns())),
         )
-        self._release(group.run)
+        self._release(group)
 
     def _output(self, job: JobRecord, group: _Group, ended_ns: int) -> dict[str, Any]:
         if group.plan.model is not None:
@@ -385,14 +441,16 @@ class JobReconciler:
             return prediction_output(job, report, ended_ns)
         return {"consumedMLUnits": consumed_ml_units(group.plan.ml_units, job.start_time_ns, ended_ns)}
 
-    def _release(self, run: Run) -> None:
-        self._ports.release(port for ports in run.ports.values() for port in ports)
+    def _release(self, group: _Group) -> None:
+        self._ports.release(port for ports in group.run.ports.values() for port in ports)
+        self._devices.release(group.job.name)
+        self._admission.note_change()
 
     # --- writing ---
 
-    def _note(self, group: _Group, run: Run, logs: list[NewEvent]) -> None:
+    def _note(self, group: _Group, run: Run, logs: list[NewEvent]) -> JobRecord:
         """Store how the job is being run, unless it has left the state that it was judged in."""
-        self._store.change_job(
+        return self._store.change_job(
             group.job.name,
             lambda job: (replace(job, run=run.to_json()), logs) if job.state == group.job.state else None,
             lease=self._lease,
@@ -424,21 +482,30 @@ class JobReconciler:
         return self._store.change_job(job.name, change, lease=self._lease)
 
 
+@dataclass(frozen=True)
 class _Group:
     """A job with its plan and its run, as they were when the step began."""
 
-    def __init__(self, job: JobRecord) -> None:
-        self.job = job
-        self.plan = Plan.from_json(job.plan)
-        self.run = Run.from_json(job.run)
+    job: JobRecord
+    plan: Plan
+    run: Run
+
+    @classmethod
+    def of(cls, job: JobRecord) -> _Group:
+        return cls(job, Plan.from_json(job.plan), Run.from_json(job.run))
 
 
-def host_notes(plan: Plan, host_cpus: int) -> list[str]:
+def host_notes(plan: Plan, host_cpus: int, *, without_gpus: bool) -> list[str]:
     """What the job's owner should know of how the plan fits this host."""
     notes = []
     if limits := thread_variables(plan, host_cpus):
         notes.append(
             f"The job asks for {plan.resources.cpus:g} CPUs; its {len(plan.replicas)} replicas share the {host_cpus} "
             f"of this machine, {limits['OMP_NUM_THREADS']} thread(s) each."
+        )
+    if without_gpus:
+        notes.append(
+            f"The job asks for {plan.resources.gpus} GPU(s), which this machine does not have; it runs on CPUs, as "
+            "its project allows (setting allow_missing_accelerators)."
         )
     return notes

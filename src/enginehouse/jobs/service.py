@@ -41,13 +41,23 @@ class JobService:
 
     Args:
         wake: called after each change that the reconciler should see at once.
+        position: tells the place of a job in the queue, 0 for one that is not there.
     """
 
-    def __init__(self, store: MetadataStore, validator: Validator, clock: Clock, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: MetadataStore,
+        validator: Validator,
+        clock: Clock,
+        *,
+        wake: Callable[[], None],
+        position: Callable[[JobName], int],
+    ) -> None:
         self._store = store
         self._validator = validator
         self._clock = clock
         self._wake = wake
+        self._position = position
 
     def create(self, project: str, job: Job, caller: str = "") -> Job:
         """Check and queue a job; asked for the same again, give the job that is there (see core/repeats.py).
@@ -89,10 +99,10 @@ class JobService:
             if not is_repeat(record, created) or (created.is_terminal and not caller):
                 raise
         self._wake()
-        return job_message(created)
+        return self._message(created)
 
     def get(self, name: JobName) -> Job:
-        return job_message(self._store.get_job(name))
+        return self._message(self._store.get_job(name))
 
     def list(
         self, project: str, *, page_size: int, page_token: str = "", wanted: Filter = EVERYTHING
@@ -100,7 +110,7 @@ class JobService:
         """Newest first, those that pass the filter."""
         jobs, token = filtered_page(
             lambda token: self._store.list_jobs(project, page_size=page_size, page_token=token),
-            job_message,
+            self._message,
             wanted,
             page_size=page_size,
             page_token=page_token,
@@ -140,12 +150,15 @@ class JobService:
             labels = job.labels if "labels" in update_mask else old.labels
             return replace(old, labels=labels), []
 
-        return job_message(self._store.change_job(name, change))
+        return self._message(self._store.change_job(name, change))
+
+    def _message(self, job: JobRecord) -> Job:
+        return job_message(job, self._position(job.name))
 
 
-def job_message(job: JobRecord) -> Job:
+def job_message(job: JobRecord, position: int) -> Job:
     """A job as the API shows it."""
-    message = from_builtins(Job, _shown(job))
+    message = from_builtins(Job, {**_shown(job), "jobPosition": str(position)})
     message.etag = ids.etag(job.revision)
     return message
 
@@ -163,5 +176,4 @@ def _shown(job: JobRecord) -> dict[str, Any]:
         "labels": job.labels,
         "errorMessage": job.error_message,
         ("predictionOutput" if "predictionInput" in job.request else "trainingOutput"): job.output or None,
-        "jobPosition": str(job.position),
     }

@@ -47,8 +47,12 @@ class JobStore(Protocol):
         """Newest first."""
         ...
 
-    def active_jobs(self) -> list[JobRecord]:
-        """All jobs of all projects that have not ended, oldest first."""
+    def started_jobs(self) -> list[JobRecord]:
+        """All jobs of all projects that have left the queue and have not ended, oldest first."""
+        ...
+
+    def queued_jobs(self) -> list[JobName]:
+        """All jobs of all projects that are in the queue, oldest first."""
         ...
 
     def count_jobs(self) -> dict[str, int]:

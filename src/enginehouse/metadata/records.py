@@ -65,7 +65,6 @@ class JobRecord:
         request: the message that the user sent (Job, JSON-ready).
         plan: what jobs/plan made of it.
         run: how that is being carried out (jobs/run).
-        position: its place in the queue, from 1; 0 when it is not queued.
     """
 
     name: JobName
@@ -84,7 +83,6 @@ class JobRecord:
     revision: int = 1
     creation_key: str = ""
     run: dict[str, Any] = field(default_factory=dict)
-    position: int = 0
 
     @property
     def is_terminal(self) -> bool:

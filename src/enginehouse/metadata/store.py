@@ -82,10 +82,15 @@ class SqlMetadataStore:
             found = connection.execute(query).mappings().all()
         return _page(found, page_size, rows.job_record, lambda row: row["sequence"])
 
-    def active_jobs(self) -> list[JobRecord]:
-        query = jobs.select().where(jobs.c.state.in_(_ACTIVE_JOB_STATES)).order_by(jobs.c.sequence)
+    def started_jobs(self) -> list[JobRecord]:
+        query = jobs.select().where(jobs.c.state.in_(_STARTED_JOB_STATES)).order_by(jobs.c.sequence)
         with self._database.read() as connection:
             return [rows.job_record(row) for row in connection.execute(query).mappings()]
+
+    def queued_jobs(self) -> list[JobName]:
+        query = sa.select(jobs.c.project, jobs.c.job_id).where(jobs.c.state == "QUEUED").order_by(jobs.c.sequence)
+        with self._database.read() as connection:
+            return [JobName(project, job_id) for project, job_id in connection.execute(query)]
 
     def count_jobs(self) -> dict[str, int]:
         query = sa.select(jobs.c.state, sa.func.count().label("jobs")).group_by(jobs.c.state)
@@ -361,7 +366,7 @@ class SqlMetadataStore:
             raise Aborted(f"The lease on {lease.resource} was lost to another engine.")
 
 
-_ACTIVE_JOB_STATES = tuple(sorted(set(get_args(JobState)) - TERMINAL_JOB_STATES))
+_STARTED_JOB_STATES = tuple(sorted(set(get_args(JobState)) - TERMINAL_JOB_STATES - {"QUEUED"}))
 
 
 def _is_model(table: sa.Table, name: ModelName) -> tuple[sa.ColumnElement[bool], ...]:

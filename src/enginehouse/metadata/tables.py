@@ -30,7 +30,6 @@ jobs = sa.Table(
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("creation_key", sa.String(64), nullable=False, server_default=""),
     sa.Column("run", sa.JSON, nullable=False, server_default="{}"),
-    sa.Column("position", sa.Integer, nullable=False, server_default="0"),
     sa.UniqueConstraint("project", "job_id", name="jobs_name"),
     # The reconciler looks for unfinished jobs many times a second; there are few of them among many.
     sa.Index("jobs_active", "state", "sequence"),

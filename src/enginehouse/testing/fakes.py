@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from enginehouse.backends.base import Phase, ReplicaStatus
+from enginehouse.backends.base import Host, Phase, ReplicaStatus
 from enginehouse.replica.spec import Outcome, ReplicaSpec
 
 
@@ -18,6 +18,10 @@ class FakeBackend:
     stops: dict[Path, str] = field(default_factory=dict)
     reaped: list[Path] = field(default_factory=list)
     fail_with: Exception | None = None
+    has: Host = field(default_factory=lambda: Host(cpus=2))
+
+    def host(self) -> Host:
+        return self.has
 
     def launch(self, directory: Path, spec: ReplicaSpec) -> None:
         if self.fail_with is not None:

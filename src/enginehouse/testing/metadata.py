@@ -100,11 +100,12 @@ class MetadataStoreContract:
             store.list_jobs("demo", page_size=3, page_token="garbage!")
         assert error.value.field == "page_token"
 
-    def test_active_jobs_are_those_that_have_not_ended(self, store: MetadataStore) -> None:
+    def test_jobs_that_have_not_ended(self, store: MetadataStore) -> None:
         states = ("SUCCEEDED", "QUEUED", "FAILED", "RUNNING", "CANCELLING", "CANCELLED", "PREPARING")
         for i, state in enumerate(states):
             store.create_job(make_job(f"job_{i}", state=state), [])
-        assert [j.state for j in store.active_jobs()] == ["QUEUED", "RUNNING", "CANCELLING", "PREPARING"]
+        assert [j.state for j in store.started_jobs()] == ["RUNNING", "CANCELLING", "PREPARING"]
+        assert store.queued_jobs() == [make_job("job_1").name]
         assert store.count_jobs() == dict.fromkeys(states, 1)
 
     def test_a_change_and_its_events_are_one(self, store: MetadataStore) -> None:

@@ -17,7 +17,8 @@ import threading
 import time
 from pathlib import Path
 
-from enginehouse.backends.base import Phase, ReplicaStatus
+from enginehouse.backends.base import Host, Phase, ReplicaStatus
+from enginehouse.backends.local.host import this_host
 from enginehouse.core.clock import Clock, SystemClock
 from enginehouse.core.files import FileLock, atomic_write_json, is_locked, read_json
 from enginehouse.replica import spec as names
@@ -42,6 +43,10 @@ class LocalBackend:
     def __init__(self, *, python: Path | None = None, clock: Clock | None = None) -> None:
         self._python = python or Path(sys.executable)
         self._clock = clock or SystemClock()
+
+    def host(self) -> Host:
+        """This machine."""
+        return this_host()
 
     def launch(self, directory: Path, spec: ReplicaSpec) -> None:
         """Start the runner unless there is or was one."""

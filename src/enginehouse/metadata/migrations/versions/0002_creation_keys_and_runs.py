@@ -1,4 +1,4 @@
-"""What a create asked for, so that its repetition is known for one; how a job is run, and its place in the queue."""
+"""What a create asked for, so that its repetition is known for one; how a job is run."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,4 +11,3 @@ def upgrade() -> None:
     for table in ("jobs", "models", "versions"):
         op.add_column(table, sa.Column("creation_key", sa.String(64), nullable=False, server_default=""))
     op.add_column("jobs", sa.Column("run", sa.JSON, nullable=False, server_default="{}"))
-    op.add_column("jobs", sa.Column("position", sa.Integer, nullable=False, server_default="0"))
