@@ -268,7 +268,7 @@ def test_variables_of_the_user_process(replicas: ReplicaFactory, tmp_path: Path)
         "TF_CONFIG": "{}",
         "PYTHONHASHSEED": "0",
         "ENGINEHOUSE_URL": "http://e",
-        "PYTHONPATH": "/ov/site",
+        "PYTHONPATH": f"/ov/site:{tmp_path}/lib",
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8",
         "ENGINEHOUSE_OVERLAY": "/ov/site",

@@ -19,6 +19,9 @@ from enginehouse.runtimes.errors import RuntimesError
 
 OVERLAY_VARIABLE = "ENGINEHOUSE_OVERLAY"
 """Tells the bootstrap where the packages are; taken out before user code runs."""
+LIBRARY_DIR = "lib"
+"""In the replica's directory: the little of `enginehouse.sdk` that trainers may import."""
+_HERE = Path(__file__).parent
 
 
 class EnvironmentFailedError(Exception):
@@ -57,6 +60,7 @@ def prepare(
             for package in spec.packages:
                 log(f"Installing the package: {package.uri}")
             overlay = cache.ensure_overlay(environment, [Path(package.path) for package in spec.packages], log)
+        write_library(directory / LIBRARY_DIR)
     except (RuntimesError, EngineError, OSError, ValueError) as error:
         raise EnvironmentFailedError(str(error)) from error
     variables = user_variables(spec, directory, environment.directory, overlay, host)
@@ -79,12 +83,23 @@ def user_variables(
     }
     variables.update(spec.environment)
     paths = [str(runtime / "bin"), variables.get("PATH", os.defpath)]
+    modules = [variables.get("PYTHONPATH", ""), str(directory / LIBRARY_DIR)]
     if overlay:
         paths.insert(0, str(overlay / "bin"))
-        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(overlay), variables.get("PYTHONPATH", "")]))
+        modules.insert(0, str(overlay))
         variables[OVERLAY_VARIABLE] = str(overlay)
     variables["PATH"] = os.pathsep.join(paths)
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, modules))
     variables.setdefault("PYTHONUNBUFFERED", "1")
     variables.setdefault("PYTHONIOENCODING", "utf-8")
     variables[MARKER] = str(directory)
     return variables
+
+
+def write_library(directory: Path) -> None:
+    """Make `enginehouse.sdk.report` importable; what else there is of the package stays importable beside it."""
+    more = "__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n"
+    sdk = directory / "enginehouse" / "sdk"
+    sdk.mkdir(parents=True, exist_ok=True)
+    for package, source in ((sdk.parent, _HERE.with_name("__init__.py")), (sdk, _HERE / "reporting.py")):
+        (package / "__init__.py").write_text(source.read_text("ascii") + more)
