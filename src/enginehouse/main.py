@@ -275,6 +275,7 @@ class Composition:
             shut_down=self._shut_down,
             url=self._url,
             gateway_url=lambda: self._gateway_url,
+            hardware=self._reconciler.hardware,
             start_time_ns=self._clock.time_ns(),
         ).routes()
 

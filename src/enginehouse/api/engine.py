@@ -42,6 +42,7 @@ class EngineApi:
         shut_down: ends the engine as SIGTERM does.
         url: where the engine answers.
         gateway_url: where the gateway answers, None while there is none.
+        hardware: what jobs share, and which job has which GPU.
     """
 
     store: MetadataStore
@@ -53,6 +54,7 @@ class EngineApi:
     shut_down: Callable[[], None]
     url: str
     gateway_url: Callable[[], str | None]
+    hardware: Callable[[], dict[str, Any]]
     start_time_ns: int
 
     def routes(self) -> list[BaseRoute]:
@@ -61,6 +63,7 @@ class EngineApi:
             Route("/healthz", endpoint(self._health), methods=["GET"]),
             Route(prefix + "/status", endpoint(self._status), methods=["GET"]),
             Route(prefix + "/projects/{project}/jobs/{job}/logs", endpoint(self._logs), methods=["GET"]),
+            Route(prefix + "/projects/{project}/jobs/{job}/waiting", endpoint(self._waiting), methods=["GET"]),
             Route(prefix + "/runtimes", endpoint(self._runtimes), methods=["GET"]),
             Route(prefix + "/settings", endpoint(self._settings), methods=["GET"]),
             Route(prefix + "/shutdown", endpoint(self._shutdown), methods=["POST"]),
@@ -83,8 +86,15 @@ class EngineApi:
             "jobs": jobs,
             "models": models,
             "versions": versions,
+            "hardware": self.hardware(),
         }
         return json_response(request, status)
+
+    async def _waiting(self, request: Request) -> Response:
+        """Why a job is still in the queue; empty when it is not."""
+        name = JobName(request.path_params["project"], request.path_params["job"])
+        job = await in_thread(self.store.get_job, name)
+        return json_response(request, {"reason": job.waiting_reason})
 
     async def _logs(self, request: Request) -> Response:
         """A job's log from a cursor on; waits up to `waitS` seconds for something new."""

@@ -44,11 +44,15 @@ def list_jobs(invocation: Invocation, expression: str | None, limit: int | None)
 @click.argument("job")
 @pass_invocation
 def describe(invocation: Invocation, job: str) -> None:
-    """Show a job."""
+    """Show a job; while it is in the queue, also why."""
     from enginehouse.cli.output import print_resource
 
     job_id = resource_id(invocation, job)
-    print_resource(invocation, invocation.client().jobs.get(job_id))
+    client = invocation.client()
+    shown = client.jobs.get(job_id)
+    if shown.get("state") == "QUEUED":
+        shown["waitingReason"] = client.engine.waiting_reason(client.project, job_id)
+    print_resource(invocation, shown)
 
 
 @jobs.command(examples="mle jobs cancel iris_1")

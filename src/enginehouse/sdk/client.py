@@ -170,5 +170,9 @@ class Engine:
     def settings(self) -> list[Resource]:
         return list(self._transport.json("GET", "/enginehouse/v1/settings")["settings"])
 
+    def waiting_reason(self, project: str, job_id: str) -> str:
+        """Why a job is still in the queue; empty when it is not."""
+        return str(self._transport.json("GET", f"/enginehouse/v1/projects/{project}/jobs/{job_id}/waiting")["reason"])
+
     def runtimes(self) -> list[Resource]:
         return list(self._transport.json("GET", "/enginehouse/v1/runtimes")["runtimes"])
