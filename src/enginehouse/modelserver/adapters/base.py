@@ -67,6 +67,26 @@ class Adapter(ABC):
             PredictionError: naming the instance and the input that is wrong, and what was expected.
         """
 
+    def prepare_rows(self, table: Array, signature_name: str) -> Call | None:
+        """The call for a table of numbers, a row per instance and a column per feature; asked by batch predictions.
+
+        Args:
+            table: (n_rows, n_columns) float64, NaN for what is missing.
+            signature_name: "" for the default one.
+
+        Returns:
+            None where the model takes no such table, so that its instances go through `prepare`.
+        """
+        return None
+
+    def takes_text(self, signature_name: str) -> bool:
+        """Whether an instance is one string (or bytes): a line of text as it is, or a serialized record."""
+        return False
+
+    def input_names(self, signature_name: str) -> list[str] | None:
+        """What the columns of a table are called, in the model's order; None where they have no names."""
+        return None
+
     @abstractmethod
     def run(self, call: Call) -> list[Any]:
         """The predictions, one JSON-serialisable value per row.

@@ -54,6 +54,14 @@ class SklearnAdapter(Adapter):
     def prepare(self, request: Mapping[str, Any]) -> Call:
         return prepare_table(request, self._feature_names)
 
+    def prepare_rows(self, table: Array, signature_name: str) -> Call | None:
+        if signature_name or table.shape[1] != getattr(self._model, "n_features_in_", None):
+            return None
+        return Call(SIGNATURE, (table,), len(table), None)
+
+    def input_names(self, signature_name: str) -> list[str] | None:
+        return self._feature_names
+
     def run(self, call: Call) -> list[Any]:
         try:
             return rows_of(self._predict(call.arrays[0]))

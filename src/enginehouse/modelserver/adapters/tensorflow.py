@@ -99,13 +99,8 @@ class TensorFlowAdapter(Adapter):
         }
 
     def prepare(self, request: Mapping[str, Any]) -> Call:
-        name = request.get("signature_name") or self._default
-        signature = self._signatures.get(name) if isinstance(name, str) else None
-        if signature is None or not isinstance(name, str):
-            raise PredictionError(
-                f"No signature found for signature key {name or _DEFAULT_SIGNATURES[0]}. "
-                f"The model has: {', '.join(self._signatures)}."
-            )
+        name = self._name(request.get("signature_name"))
+        signature = self._signatures[name]
         instances = request["instances"]
         if len(signature.inputs) == 1:
             columns = [_single_column(instances, signature.inputs[0].alias)]
@@ -114,6 +109,30 @@ class TensorFlowAdapter(Adapter):
         arrays = tuple(to_tensor(spec, column) for spec, column in zip(signature.inputs, columns, strict=True))
         key = merge_key(name, arrays) if signature.mergeable else None
         return Call(name, arrays, len(instances), key)
+
+    def _name(self, asked: Any) -> str:
+        name = asked or self._default
+        if not isinstance(name, str) or name not in self._signatures:
+            raise PredictionError(
+                f"No signature found for signature key {name or _DEFAULT_SIGNATURES[0]}. "
+                f"The model has: {', '.join(self._signatures)}."
+            )
+        return name
+
+    def prepare_rows(self, table: Array, signature_name: str) -> Call | None:
+        name = self._name(signature_name)
+        spec, *more = self._signatures[name].inputs
+        if more or spec.dtype.kind != "f" or spec.shape != (None, table.shape[1]):
+            return None
+        with np.errstate(over="ignore"):  # as in `tensors`
+            return Call(name, (table.astype(spec.dtype),), len(table), None)
+
+    def takes_text(self, signature_name: str) -> bool:
+        spec, *more = self._signatures[self._name(signature_name)].inputs
+        return spec.is_string and not more
+
+    def input_names(self, signature_name: str) -> list[str] | None:
+        return [spec.alias for spec in self._signatures[self._name(signature_name)].inputs]
 
     def run(self, call: Call) -> list[Any]:
         signature = self._signatures[call.signature]

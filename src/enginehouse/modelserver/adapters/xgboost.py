@@ -79,6 +79,14 @@ class XgboostAdapter(Adapter):
             )
         return call
 
+    def prepare_rows(self, table: Array, signature_name: str) -> Call | None:
+        if signature_name or table.shape[1] != self._booster.num_features():
+            return None
+        return Call(SIGNATURE, (table,), len(table), None)
+
+    def input_names(self, signature_name: str) -> list[str] | None:
+        return list(self._booster.feature_names) if self._booster.feature_names else None
+
     def run(self, call: Call) -> list[Any]:
         try:
             return rows_of(self._predict(call.arrays[0]))

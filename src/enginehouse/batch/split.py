@@ -1,0 +1,77 @@
+"""From the input objects to splits: what one worker predicts in one go, and one shard of the output holds.
+
+A split is a row of pieces in the order of the input. Text is cut anywhere: a line belongs to the piece in which it
+begins. TFRecord and compressed files stay whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from enginehouse.batch.objects import Object
+
+LARGEST_SPLIT_BYTES = 64 << 20
+"""What a kill can cost is the work on one split."""
+SMALLEST_SPLIT_BYTES = 4 << 20
+MAX_SPLITS = 90_000
+"""Shards are numbered with five digits."""
+_SPLITS_PER_WORKER = 4
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes `start` up to, not with, `end` of an object of `size_bytes`."""
+
+    bucket: str
+    name: str
+    generation: str
+    start: int
+    end: int
+    size_bytes: int
+
+    @property
+    def uri(self) -> str:
+        return f"gs://{self.bucket}/{self.name}"
+
+    def to_json(self) -> dict[str, Any]:
+        """A value for `json.dumps`; `Piece(**value)` is the way back."""
+        return asdict(self)
+
+
+Split = list[Piece]
+
+
+def make_splits(objects: Sequence[Object], data_format: str, *, workers: int) -> list[Split]:
+    """Cut the inputs into splits of about the same size: enough for all workers, none larger than a kill may cost.
+
+    Args:
+        objects: in the order of the output.
+        data_format: as in `PredictionInput.dataFormat`.
+    """
+    total_bytes = sum(each.size_bytes for each in objects)
+    target_bytes = min(LARGEST_SPLIT_BYTES, max(SMALLEST_SPLIT_BYTES, total_bytes // (workers * _SPLITS_PER_WORKER)))
+    target_bytes = max(target_bytes, total_bytes // MAX_SPLITS)
+    splits: list[Split] = [[]]
+    room = target_bytes
+    for each in objects:
+        start = 0
+        while start < each.size_bytes:
+            end = each.size_bytes
+            if is_divisible(each.name, data_format) and end - start > room + target_bytes // 4:
+                end = start + room
+            splits[-1].append(Piece(each.bucket, each.name, each.generation, start, end, each.size_bytes))
+            room -= end - start
+            start = end
+            if room <= target_bytes // 4:
+                splits.append([])
+                room = target_bytes
+    if not splits[-1] and len(splits) > 1:
+        splits.pop()
+    return splits
+
+
+def is_divisible(name: str, data_format: str) -> bool:
+    """Whether a file can be read from its middle on."""
+    return not data_format.startswith("TF_RECORD") and not name.endswith(".gz")
