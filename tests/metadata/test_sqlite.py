@@ -53,6 +53,8 @@ def test_data_of_an_older_release_is_kept(tmp_path: Path) -> None:
         for table in ("jobs", "models", "versions"):
             connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN creation_key"))
         connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN run"))
+        for table in ("trials", "studies", "location_operations"):
+            connection.execute(sa.text(f"DROP TABLE {table}"))
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
     store.close()
     store = SqlMetadataStore.open_sqlite(tmp_path / "m.sqlite3", FakeClock())

@@ -5,6 +5,9 @@ projects/P/jobs/J
 projects/P/models/M
 projects/P/models/M/versions/V
 projects/P/operations/O
+projects/P/locations/L/operations/O
+projects/P/locations/L/studies/S
+projects/P/locations/L/studies/S/trials/N
 gs://BUCKET/OBJECT
 """
 
@@ -17,6 +20,7 @@ from enginehouse.core.errors import InvalidArgument
 
 _PROJECT = re.compile(r"[a-z][a-z0-9-]{1,61}[a-z0-9]|[0-9]{1,20}|[a-z0-9.-]+:[a-z][a-z0-9-]{4,28}[a-z0-9]")
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
+_STUDY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
@@ -74,6 +78,50 @@ class OperationName:
 
 
 @dataclass(frozen=True, order=True)
+class LocationOperationName:
+    """`projects/P/locations/L/operations/O`."""
+
+    project: str
+    location: str
+    operation_id: str
+
+    def __str__(self) -> str:
+        return f"projects/{self.project}/locations/{self.location}/operations/{self.operation_id}"
+
+
+@dataclass(frozen=True, order=True)
+class StudyName:
+    """`projects/P/locations/L/studies/S`."""
+
+    project: str
+    location: str
+    study_id: str
+
+    def trial(self, trial_id: int) -> TrialName:
+        return TrialName(self.project, self.location, self.study_id, trial_id)
+
+    def __str__(self) -> str:
+        return f"projects/{self.project}/locations/{self.location}/studies/{self.study_id}"
+
+
+@dataclass(frozen=True, order=True)
+class TrialName:
+    """`projects/P/locations/L/studies/S/trials/N`, N from 1."""
+
+    project: str
+    location: str
+    study_id: str
+    trial_id: int
+
+    @property
+    def study(self) -> StudyName:
+        return StudyName(self.project, self.location, self.study_id)
+
+    def __str__(self) -> str:
+        return f"{self.study}/trials/{self.trial_id}"
+
+
+@dataclass(frozen=True, order=True)
 class ObjectUri:
     """`gs://BUCKET/OBJECT`; `name` is empty for the bucket itself and ends with `/` for a folder."""
 
@@ -125,6 +173,17 @@ def check_resource_id(text: str, *, kind: str, field: str) -> str:
         raise InvalidArgument(
             f"A {kind} id should contain only mixed-case letters, numbers and underscores, start with a letter and "
             f"have at most 128 characters; {text!r} does not.",
+            field=field,
+        )
+    return text
+
+
+def check_study_id(text: str, *, field: str = "study_id") -> str:
+    """`text` itself if it may name a study."""
+    if not _STUDY.fullmatch(text):
+        raise InvalidArgument(
+            f"A study id has 1 to 128 letters, digits, '_' and '-' and starts with a letter or digit; {text!r} does "
+            "not.",
             field=field,
         )
     return text

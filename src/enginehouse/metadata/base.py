@@ -18,15 +18,27 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol, TypeVar
 
-from enginehouse.core.names import JobName, ModelName, OperationName, VersionName
+from enginehouse.core.names import (
+    JobName,
+    LocationOperationName,
+    ModelName,
+    OperationName,
+    StudyName,
+    TrialName,
+    VersionName,
+)
 from enginehouse.metadata.records import (
     Event,
     JobRecord,
     Lease,
+    LocationOperationRecord,
     ModelRecord,
     NewEvent,
     OperationRecord,
     Page,
+    StudyChange,
+    StudyRecord,
+    TrialRecord,
     VersionRecord,
 )
 
@@ -162,7 +174,47 @@ class PolicyStore(Protocol):
         ...
 
 
-class MetadataStore(JobStore, RegistryStore, EventStore, LeaseStore, PolicyStore, Protocol):
+class StudyStore(Protocol):
+    """Studies, their trials, and the operations on them."""
+
+    def create_study(self, study: StudyRecord) -> StudyRecord: ...
+
+    def get_study(self, name: StudyName) -> StudyRecord: ...
+
+    def list_studies(self, project: str, location: str) -> list[StudyRecord]:
+        """By name."""
+        ...
+
+    def delete_study(self, name: StudyName) -> None:
+        """Delete it with its trials."""
+        ...
+
+    def change_study(
+        self, name: StudyName, change: Callable[[StudyRecord, list[TrialRecord]], StudyChange]
+    ) -> StudyChange:
+        """Replace a study and add or replace some of its trials, as `change` says of the study and all its trials."""
+        ...
+
+    def get_trial(self, name: TrialName) -> TrialRecord: ...
+
+    def list_trials(self, study: StudyName) -> list[TrialRecord]:
+        """By id."""
+        ...
+
+    def change_trial(
+        self, name: TrialName, change: Change[TrialRecord], *, operation: LocationOperationRecord | None = None
+    ) -> TrialRecord:
+        """Change a trial and, where given, add `operation`, both or none."""
+        ...
+
+    def delete_trial(self, name: TrialName) -> None: ...
+
+    def get_location_operation(self, name: LocationOperationName) -> LocationOperationRecord:
+        """An operation on a study; kept for a week."""
+        ...
+
+
+class MetadataStore(JobStore, RegistryStore, StudyStore, EventStore, LeaseStore, PolicyStore, Protocol):
     """All of it, in one place."""
 
     def close(self) -> None: ...

@@ -6,11 +6,21 @@ Times are nanoseconds since the epoch, None where it has not happened. `revision
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from enginehouse.core.names import JobName, ModelName, OperationName, VersionName
+from enginehouse.core.names import (
+    JobName,
+    LocationOperationName,
+    ModelName,
+    OperationName,
+    StudyName,
+    TrialName,
+    VersionName,
+)
 from enginehouse.schemas.ml_v1 import JobState, OperationType, VersionState
+from enginehouse.schemas.optimizer import StudyState, TrialState
 
 T = TypeVar("T")
 
@@ -138,6 +148,70 @@ class OperationRecord:
     @property
     def done(self) -> bool:
         return self.end_time_ns is not None
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study.
+
+    Attributes:
+        config: the message StudyConfig, JSON-ready.
+        seed: what its designer draws from.
+        next_trial_id: ids count up and are never used again.
+    """
+
+    name: StudyName
+    config: dict[str, Any]
+    create_time_ns: int
+    seed: int
+    state: StudyState = "ACTIVE"
+    inactive_reason: str = ""
+    next_trial_id: int = 1
+    revision: int = 1
+    creation_key: str = ""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial of a study.
+
+    Attributes:
+        parameters: messages Trial_Parameter, JSON-ready.
+        measurements: messages Measurement, JSON-ready, by (steps, elapsed time).
+        final_measurement: likewise; None before the end and of an infeasible trial.
+        client_id: whom it was suggested to.
+    """
+
+    name: TrialName
+    state: TrialState
+    parameters: list[dict[str, Any]]
+    start_time_ns: int
+    client_id: str = ""
+    measurements: list[dict[str, Any]] = field(default_factory=list)
+    final_measurement: dict[str, Any] | None = None
+    end_time_ns: int | None = None
+    infeasible: bool = False
+    infeasible_reason: str = ""
+    revision: int = 1
+    creation_key: str = ""
+
+
+@dataclass(frozen=True)
+class LocationOperationRecord:
+    """An operation on a study: `message` is the Operation, JSON-ready."""
+
+    name: LocationOperationName
+    message: dict[str, Any]
+    create_time_ns: int
+
+
+@dataclass(frozen=True)
+class StudyChange:
+    """What becomes of a study: itself, its new and changed trials, and the operation that tells of it."""
+
+    study: StudyRecord
+    trials: Sequence[TrialRecord] = ()
+    operation: LocationOperationRecord | None = None
 
 
 @dataclass(frozen=True)

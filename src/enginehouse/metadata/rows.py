@@ -10,12 +10,22 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from enginehouse.core.errors import InvalidArgument
-from enginehouse.core.names import JobName, ModelName, OperationName, VersionName
+from enginehouse.core.names import (
+    JobName,
+    LocationOperationName,
+    ModelName,
+    OperationName,
+    StudyName,
+    VersionName,
+)
 from enginehouse.metadata.records import (
     Event,
     JobRecord,
+    LocationOperationRecord,
     ModelRecord,
     OperationRecord,
+    StudyRecord,
+    TrialRecord,
     VersionRecord,
 )
 
@@ -77,6 +87,36 @@ def operation_record(row: sa.RowMapping) -> OperationRecord:
 
 def event_record(row: sa.RowMapping) -> Event:
     return Event(**row)
+
+
+def study_row(study: StudyRecord) -> dict[str, Any]:
+    return _flat(study)
+
+
+def study_record(row: sa.RowMapping) -> StudyRecord:
+    values = dict(row)
+    name = StudyName(values.pop("project"), values.pop("location"), values.pop("study_id"))
+    return StudyRecord(name=name, **values)
+
+
+def trial_row(trial: TrialRecord) -> dict[str, Any]:
+    return _flat(trial)
+
+
+def trial_record(row: sa.RowMapping) -> TrialRecord:
+    values = dict(row)
+    study = StudyName(values.pop("project"), values.pop("location"), values.pop("study_id"))
+    return TrialRecord(name=study.trial(values.pop("trial_id")), **values)
+
+
+def location_operation_row(operation: LocationOperationRecord) -> dict[str, Any]:
+    return _flat(operation)
+
+
+def location_operation_record(row: sa.RowMapping) -> LocationOperationRecord:
+    values = dict(row)
+    name = LocationOperationName(values.pop("project"), values.pop("location"), values.pop("operation_id"))
+    return LocationOperationRecord(name=name, **values)
 
 
 def page_token(key: int | str) -> str:

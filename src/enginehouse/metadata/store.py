@@ -27,13 +27,14 @@ from enginehouse.metadata.records import (
     Page,
     VersionRecord,
 )
+from enginehouse.metadata.studies import SqlStudies
 from enginehouse.metadata.tables import events, jobs, leases, models, operations, policies, versions
 from enginehouse.schemas.ml_v1 import JobState
 
 T = TypeVar("T")
 
 
-class SqlMetadataStore:
+class SqlMetadataStore(SqlStudies):
     """`MetadataStore` (see base.py for the contract) on a `Database`."""
 
     def __init__(self, database: Database, clock: Clock) -> None:

@@ -108,6 +108,55 @@ leases = sa.Table(
     sa.Column("expires_ns", sa.BigInteger, nullable=False),
 )
 
+studies = sa.Table(
+    "studies",
+    metadata,
+    sa.Column("project", sa.String(255), primary_key=True),
+    sa.Column("location", sa.String(64), primary_key=True),
+    sa.Column("study_id", sa.String(128), primary_key=True),
+    sa.Column("config", sa.JSON, nullable=False),
+    sa.Column("create_time_ns", sa.BigInteger, nullable=False),
+    sa.Column("seed", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.String(32), nullable=False),
+    sa.Column("inactive_reason", sa.Text, nullable=False),
+    sa.Column("next_trial_id", sa.Integer, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("creation_key", sa.String(64), nullable=False),
+)
+
+trials = sa.Table(
+    "trials",
+    metadata,
+    sa.Column("project", sa.String(255), primary_key=True),
+    sa.Column("location", sa.String(64), primary_key=True),
+    sa.Column("study_id", sa.String(128), primary_key=True),
+    sa.Column("trial_id", sa.Integer, primary_key=True),
+    sa.Column("state", sa.String(32), nullable=False),
+    sa.Column("parameters", sa.JSON, nullable=False),
+    sa.Column("start_time_ns", sa.BigInteger, nullable=False),
+    sa.Column("client_id", sa.Text, nullable=False),
+    sa.Column("measurements", sa.JSON, nullable=False),
+    sa.Column("final_measurement", sa.JSON(none_as_null=True)),
+    sa.Column("end_time_ns", sa.BigInteger),
+    sa.Column("infeasible", sa.Boolean, nullable=False),
+    sa.Column("infeasible_reason", sa.Text, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("creation_key", sa.String(64), nullable=False),
+    sa.ForeignKeyConstraint(
+        ["project", "location", "study_id"], ["studies.project", "studies.location", "studies.study_id"]
+    ),
+)
+
+location_operations = sa.Table(
+    "location_operations",
+    metadata,
+    sa.Column("project", sa.String(255), primary_key=True),
+    sa.Column("location", sa.String(64), primary_key=True),
+    sa.Column("operation_id", sa.String(300), primary_key=True),
+    sa.Column("message", sa.JSON, nullable=False),
+    sa.Column("create_time_ns", sa.BigInteger, nullable=False, index=True),
+)
+
 policies = sa.Table(
     "policies",
     metadata,

@@ -13,6 +13,7 @@ from enginehouse.core.names import JobName, ModelName, OperationName, VersionNam
 from enginehouse.metadata.base import MetadataStore
 from enginehouse.metadata.records import JobRecord, ModelRecord, NewEvent, OperationRecord, VersionRecord
 from enginehouse.testing.clock import FakeClock
+from enginehouse.testing.metadata_studies import StudyStoreContract
 
 
 def make_job(job_id: str = "job_1", *, project: str = "demo", state: str = "QUEUED") -> JobRecord:
@@ -48,7 +49,7 @@ def make_version(version_id: str = "v1", *, model: str = "iris") -> tuple[Versio
     return version, operation
 
 
-class MetadataStoreContract:
+class MetadataStoreContract(StudyStoreContract):
     """What every metadata store does; see `metadata.base`."""
 
     @pytest.fixture
