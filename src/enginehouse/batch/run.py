@@ -89,11 +89,11 @@ class Predictor:
         """The predictions of all instances of a block.
 
         Args:
-            header: the first line of its file, in CSV; if it holds the names of the model's inputs, it says which
-                column is which and is no instance.
+            header: the first line of its file; if it is one of CSV that names all inputs of the model, it says which
+                column is which and is no instance. Other columns are left out.
         """
         result = Result()
-        columns = self._columns(header) if self._data_format == "CSV" else None
+        columns = self._columns(header) if block.data and not self._takes_text else None
         data, offset = block.data, block.offset
         if columns is not None and offset == 0:
             offset = data.find(b"\n") + 1
@@ -109,20 +109,22 @@ class Predictor:
 
     def _columns(self, header: bytes) -> list[str] | None:
         cells = [cell.strip() for cell in _cells(header.decode("utf-8-sig", "replace"))]
-        return cells if self._names and sorted(cells) == sorted(self._names) else None
+        return cells if self._names and set(self._names) <= set(cells) else None
 
     # --- tables of numbers: no Python object per cell ---
 
     def _table(self, data: bytes, columns: list[str] | None) -> Array | None:
         """The lines as one table, None where that takes a closer look at each."""
-        if self._data_format not in ("CSV", "TEXT", "JSON") or self._takes_text or pandas is None:
+        if self._takes_text or pandas is None:
             return None
         if not data or data[:1] in b'[{"\r\n' or b'"' in data or b"\n\n" in data or b"\n\r" in data:
             return None
+        wanted = [columns.index(name) for name in self._names or ()] if columns else None
         try:
             frame = pandas.read_csv(
                 io.BytesIO(data),
                 header=None,
+                usecols=wanted,
                 dtype=np.float64,
                 keep_default_na=False,
                 na_values=[""],
@@ -130,25 +132,25 @@ class Predictor:
             )
         except (ValueError, pandas.errors.ParserError):
             return None
-        table: Array = frame.to_numpy()
-        n_rows, n_columns = table.shape
-        if n_rows != data.count(b"\n") or data.count(b",") != n_rows * (n_columns - 1):
+        n_columns = len(columns) if columns else frame.shape[1]
+        if len(frame) != data.count(b"\n") or data.count(b",") != len(frame) * (n_columns - 1):
             return None  # lines of different lengths
-        if columns is not None and self._names and list(columns) != list(self._names):
-            table = table[:, [columns.index(name) for name in self._names]]
-        return table if self._adapter.prepare_rows(table[:1], self._extra.get("signature_name", "")) else None
+        table: Array = (frame[wanted] if wanted else frame).to_numpy()
+        return table if self._call(table[:1], columns) else None
+
+    def _call(self, table: Array, columns: list[str] | None) -> Call | None:
+        return self._adapter.prepare_rows(table, self._extra.get("signature_name", ""), named=columns is not None)
 
     def _predict_table(
         self, table: Array, data: bytes, offset: int, block: Block, columns: list[str] | None, result: Result
     ) -> None:
-        signature_name = self._extra.get("signature_name", "")
         start = 0
         lines: list[_Instance] | None = None
         while start < len(table):
             end = start + self._size.rows
             part = np.ascontiguousarray(table[start:end])
             began = self._size.begin()
-            call = self._adapter.prepare_rows(part, signature_name)
+            call = self._call(part, columns)
             rows = self._run(call) if call is not None else None
             if rows is None:  # find out who is to blame
                 lines = lines or list(self._lines(data, offset, columns))
@@ -190,15 +192,10 @@ class Predictor:
 
     def _value(self, text: str, columns: list[str] | None) -> Any:
         first = text.lstrip()[:1]
-        if self._data_format == "CSV" and not (self._takes_text and columns is None):
-            cells = [_cell(cell) for cell in _cells(text)]
-            if columns is None:
-                return cells
-            if len(cells) != len(columns):
-                return PredictionError(
-                    f"Error processing input: the line has {len(cells)} cells, the header {len(columns)}."
-                )
-            return dict(zip(columns, cells, strict=False))
+        if columns is not None:
+            return self._named(text, columns)
+        if self._data_format == "CSV" and not self._takes_text:
+            return [_cell(cell) for cell in _cells(text)]
         if self._takes_text and (self._data_format != "JSON" or first not in '{"'):
             return _parsed(text, default=text) if first == "{" else text
         value = _parsed(text, default=None)
@@ -210,6 +207,14 @@ class Predictor:
             cells = [_cell(cell) for cell in _cells(text)]
             return cells[0] if len(cells) == 1 else cells
         return value
+
+    def _named(self, text: str, columns: list[str]) -> Any:
+        cells = _cells(text)
+        if len(cells) != len(columns):
+            return PredictionError(
+                f"Error processing input: the line has {len(cells)} cells, the header {len(columns)}."
+            )
+        return {name: _cell(cells[columns.index(name)]) for name in self._names or ()}
 
     def _predict_instances(self, instances: list[_Instance], block: Block, result: Result) -> None:
         start = 0

@@ -14,7 +14,7 @@ from enginehouse.batch.objects import Object
 
 LARGEST_SPLIT_BYTES = 64 << 20
 """What a kill can cost is the work on one split."""
-SMALLEST_SPLIT_BYTES = 4 << 20
+SMALLEST_SPLIT_BYTES = 1 << 20
 MAX_SPLITS = 90_000
 """Shards are numbered with five digits."""
 _SPLITS_PER_WORKER = 4

@@ -116,7 +116,7 @@ class _Worker:
         self._teller.tell({"done": split, "predictions": counts.predictions, "errors": counts.errors})
 
     def _header(self, piece: Piece) -> bytes:
-        if self._task["dataFormat"] != "CSV":
+        if self._task["dataFormat"].startswith("TF_RECORD"):
             return b""
         if piece.uri not in self._headers:
             self._headers = {piece.uri: first_line(self._objects, piece)}

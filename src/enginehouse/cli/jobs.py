@@ -11,6 +11,7 @@ from enginehouse.cli.base import Group
 from enginehouse.cli.body import comma_list, mapping
 from enginehouse.cli.invocation import Invocation, pass_invocation
 from enginehouse.cli.names import resource_id
+from enginehouse.cli.prediction import prediction
 from enginehouse.cli.training import training
 
 
@@ -25,6 +26,7 @@ def submit() -> None:
 
 
 submit.add_command(training)
+submit.add_command(prediction)
 
 
 @jobs.command("list", examples="mle jobs list\nmle jobs list --filter 'jobId:iris* AND state:FAILED' --format json")

@@ -108,8 +108,6 @@ def training(
     JOB is its id: letters, digits and underscores, unique in the project. What follows a lone `--` is given to the
     trainer.
     """
-    from enginehouse.cli.output import print_resource
-
     if stream_logs and asynchronous:
         raise click.UsageError("--stream-logs and --async exclude each other.", invocation.context)
     check_resource_id(job, kind="job", field="job_id")
@@ -123,7 +121,15 @@ def training(
     invocation.say(f"Job [{job}] submitted successfully.")
     if stream_logs:
         follow_to_end(invocation, client, job)
-        return
+    else:
+        print_submitted(invocation, submitted)
+
+
+def print_submitted(invocation: Invocation, submitted: dict[str, Any]) -> None:
+    """What to do next, and the job's id and state, as gcloud prints them after submitting."""
+    from enginehouse.cli.output import print_resource
+
+    job = submitted["jobId"]
     invocation.say(
         "Your job is still active. You may view the status of your job with the command\n\n"
         f"  $ mle jobs describe {job}\n\n"

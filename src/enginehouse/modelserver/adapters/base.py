@@ -67,12 +67,13 @@ class Adapter(ABC):
             PredictionError: naming the instance and the input that is wrong, and what was expected.
         """
 
-    def prepare_rows(self, table: Array, signature_name: str) -> Call | None:
+    def prepare_rows(self, table: Array, signature_name: str, *, named: bool) -> Call | None:
         """The call for a table of numbers, a row per instance and a column per feature; asked by batch predictions.
 
         Args:
             table: (n_rows, n_columns) float64, NaN for what is missing.
             signature_name: "" for the default one.
+            named: the columns are those of `input_names`; else it is just that many numbers.
 
         Returns:
             None where the model takes no such table, so that its instances go through `prepare`.

@@ -54,7 +54,7 @@ class SklearnAdapter(Adapter):
     def prepare(self, request: Mapping[str, Any]) -> Call:
         return prepare_table(request, self._feature_names)
 
-    def prepare_rows(self, table: Array, signature_name: str) -> Call | None:
+    def prepare_rows(self, table: Array, signature_name: str, *, named: bool) -> Call | None:
         if signature_name or table.shape[1] != getattr(self._model, "n_features_in_", None):
             return None
         return Call(SIGNATURE, (table,), len(table), None)

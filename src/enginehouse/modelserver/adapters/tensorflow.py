@@ -119,13 +119,19 @@ class TensorFlowAdapter(Adapter):
             )
         return name
 
-    def prepare_rows(self, table: Array, signature_name: str) -> Call | None:
+    def prepare_rows(self, table: Array, signature_name: str, *, named: bool) -> Call | None:
         name = self._name(signature_name)
-        spec, *more = self._signatures[name].inputs
-        if more or spec.dtype.kind != "f" or spec.shape != (None, table.shape[1]):
+        inputs = self._signatures[name].inputs
+        if any(spec.dtype.kind != "f" for spec in inputs):
             return None
         with np.errstate(over="ignore"):  # as in `tensors`
-            return Call(name, (table.astype(spec.dtype),), len(table), None)
+            if len(inputs) == 1 and inputs[0].shape == (None, table.shape[1]):
+                return Call(name, (table.astype(inputs[0].dtype),), len(table), None)
+            if named and all(spec.shape in ((None,), (None, 1)) for spec in inputs):
+                columns = zip(inputs, table.T, strict=True)
+                arrays = (column.astype(spec.dtype).reshape(-1, *spec.shape[1:]) for spec, column in columns)  # type: ignore[index]
+                return Call(name, tuple(arrays), len(table), None)
+        return None
 
     def takes_text(self, signature_name: str) -> bool:
         spec, *more = self._signatures[self._name(signature_name)].inputs

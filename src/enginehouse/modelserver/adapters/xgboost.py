@@ -79,7 +79,7 @@ class XgboostAdapter(Adapter):
             )
         return call
 
-    def prepare_rows(self, table: Array, signature_name: str) -> Call | None:
+    def prepare_rows(self, table: Array, signature_name: str, *, named: bool) -> Call | None:
         if signature_name or table.shape[1] != self._booster.num_features():
             return None
         return Call(SIGNATURE, (table,), len(table), None)
