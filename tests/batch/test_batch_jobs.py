@@ -1,0 +1,212 @@
+"""Batch prediction jobs from the request to the shards, on a real engine; slow since a model is trained and served."""
+
+import gzip
+import io
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris
+from sklearn.ensemble import RandomForestClassifier
+
+from enginehouse.core.errors import InvalidArgument, NotFound
+from enginehouse.core.names import ObjectUri
+from enginehouse.sdk.client import Client, connect
+from enginehouse.testing.engine import EngineProcess
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+FEATURES, LABELS = load_iris(return_X_y=True)
+FOREST = RandomForestClassifier(30, random_state=0).fit(FEATURES, LABELS)
+RUNTIME = "scikit-learn-1.9"
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    with EngineProcess(tmp_path_factory.mktemp("batch") / "data") as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def client(engine: EngineProcess) -> Client:
+    client = connect(data_dir=engine.data_dir)
+    client.storage.create_bucket("iris")
+    model = io.BytesIO()
+    joblib.dump(FOREST, model)
+    put(client, "model/model.joblib", model.getvalue())
+    client.models.create({"name": "iris"})
+    version = {"name": "v1", "deploymentUri": "gs://iris/model", "runtimeVersion": RUNTIME}
+    client.operations.wait(client.versions("iris").create(version))
+    return client
+
+
+def put(client: Client, name: str, data: bytes) -> None:
+    client.storage.upload(io.BytesIO(data), ObjectUri("iris", name))
+
+
+def get(client: Client, name: str) -> bytes:
+    return b"".join(client.storage.read(client.storage.stat(ObjectUri("iris", name))))
+
+
+def submit(client: Client, job_id: str, **spec: Any) -> None:
+    body = {
+        "dataFormat": "JSON",
+        "region": "us-central1",
+        "outputPath": f"gs://iris/{job_id}",
+        **(
+            {}
+            if "modelName" in spec or "uri" in spec
+            else {"versionName": f"{parent(client)}/models/iris/versions/v1"}
+        ),
+        **spec,
+    }
+    client.jobs.create({"jobId": job_id, "predictionInput": body})
+
+
+def parent(client: Client) -> str:
+    return f"projects/{client.project}"
+
+
+def ended(client: Client, job_id: str) -> dict[str, Any]:
+    deadline = time.monotonic() + 240
+    while "endTime" not in (job := client.jobs.get(job_id)):
+        assert time.monotonic() < deadline, job
+        time.sleep(0.1)
+    return job
+
+
+def lines_of(table: Any) -> bytes:
+    return "".join(",".join(map(str, row)) + "\n" for row in table.tolist()).encode()
+
+
+def shards(client: Client, job_id: str) -> list[str]:
+    return sorted(each.uri.name.partition("/")[2] for each in client.storage.list("iris", f"{job_id}/"))
+
+
+ROWS = [FEATURES[::3], FEATURES[1::3]]
+
+
+@pytest.mark.parametrize(
+    ("data_format", "encode"),
+    [
+        ("CSV", lines_of),
+        ("TEXT", lambda table: b"".join(json.dumps(row).encode() + b"\n" for row in table.tolist())),
+        ("JSON", lambda table: gzip.compress(lines_of(table))),
+    ],
+)
+def test_files_by_wildcard(client: Client, data_format: str, encode: Callable[[Any], bytes]) -> None:
+    job_id = f"files_{data_format}"
+    for number, table in enumerate(ROWS):
+        suffix = "gz" if data_format == "JSON" else "txt"
+        put(client, f"in/{data_format}-{number}.{suffix}", encode(table))
+    submit(client, job_id, dataFormat=data_format, inputPaths=[f"gs://iris/in/{data_format}-*"])
+    job = ended(client, job_id)
+    assert job["state"] == "SUCCEEDED", job
+    assert job["predictionOutput"] == {
+        "outputPath": f"gs://iris/{job_id}",
+        "predictionCount": "100",
+        "errorCount": "0",
+        "nodeHours": 0.01,
+    }
+    assert "trainingOutput" not in job
+    assert shards(client, job_id) == ["prediction.errors_stats-00000-of-00001", "prediction.results-00000-of-00001"]
+    found = list(map(int, get(client, f"{job_id}/prediction.results-00000-of-00001").split()))
+    assert found == FOREST.predict(np.concatenate(ROWS)).tolist()
+    assert get(client, f"{job_id}/prediction.errors_stats-00000-of-00001") == b""
+
+
+def test_a_model_at_a_uri_and_bad_rows(client: Client) -> None:
+    put(client, "in/bad.csv", lines_of(FEATURES[:100:9]) + b"1,2,oops,4\n1,2\n" + lines_of(FEATURES[100::9]))
+    submit(client, "at_uri", uri="gs://iris/model", inputPaths=["gs://iris/in/bad.csv"], batchSize="5")
+    job = ended(client, "at_uri")
+    assert (job["state"], job["predictionOutput"]["errorCount"]) == ("SUCCEEDED", "2")
+    found = list(map(int, get(client, "at_uri/prediction.results-00000-of-00001").split()))
+    assert found == FOREST.predict(np.concatenate([FEATURES[:100:9], FEATURES[100::9]])).tolist()
+    errors = [json.loads(each) for each in get(client, "at_uri/prediction.errors_stats-00000-of-00001").splitlines()]
+    assert [error["instance"] for error in errors] == ["1,2,oops,4", "1,2"]
+    assert "could not convert string to float: 'oops'" in errors[0]["error"]
+    assert "4 features" in errors[1]["error"]
+
+
+def test_nothing_predicted_is_a_failure(client: Client) -> None:
+    put(client, "in/words.txt", b"a,b,c,d\n")
+    submit(client, "words", modelName=f"{parent(client)}/models/iris", inputPaths=["gs://iris/in/words.txt"])
+    job = ended(client, "words")
+    assert job["state"] == "FAILED"
+    assert "None of the 1 instances got a prediction" in job["errorMessage"]
+
+
+def test_wrong_requests(client: Client) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        submit(client, "wrong", inputPaths=[], dataFormat="DATA_FORMAT_UNSPECIFIED", uri="gs://x", batchSize="-1")
+    fields = {violation.field for violation in caught.value.violations}
+    assert fields >= {"prediction_input.input_paths", "prediction_input.data_format", "prediction_input.batch_size"}
+    with pytest.raises(NotFound):
+        submit(client, "wrong", modelName=f"{parent(client)}/models/nobody", inputPaths=["gs://iris/in/words.txt"])
+    with pytest.raises(Exception, match=r"No object matches gs://iris/in/none\*"):
+        submit(client, "wrong", inputPaths=["gs://iris/in/none*"])
+
+
+def processes(data_dir: Path) -> dict[str, list[int]]:
+    """The processes of the jobs of an engine: runners, coordinators and workers."""
+    found: dict[str, list[int]] = {"runner": [], "coordinator": [], "worker": []}
+    for entry in Path("/proc").iterdir():
+        try:
+            command = (entry / "cmdline").read_bytes()
+            if os.fsencode(str(data_dir)) not in (entry / "environ").read_bytes():
+                continue
+        except OSError:
+            continue
+        for kind, mark in (
+            ("worker", b"--worker"),
+            ("coordinator", b"bootstrap.py"),
+            ("runner", b"replica/__main__"),
+        ):
+            if mark in command:
+                found[kind].append(int(entry.name))
+                break
+    return found
+
+
+def test_killed_again_and_again(client: Client, engine: EngineProcess) -> None:
+    """Workers, the coordinator, its runner and the engine, each at moments that nobody chose."""
+    generator = random.Random(7)
+    table = FEATURES[np.random.default_rng(0).integers(0, len(FEATURES), 220_000)]
+    put(client, "in/long.csv", lines_of(table[:150_000]) + b"x,y\n" + lines_of(table[150_000:]))
+    submit(client, "killed", dataFormat="CSV", inputPaths=["gs://iris/in/long.csv"], batchSize="64")
+    killed = []
+    for kind in ("worker", "coordinator", "engine", "worker", "runner", "coordinator"):
+        time.sleep(generator.uniform(0.8, 2.2))
+        if kind == "engine":
+            engine.kill()
+            time.sleep(0.5)
+            engine.start()
+            killed.append(kind)
+        elif found := processes(engine.data_dir)[kind]:
+            os.kill(generator.choice(found), signal.SIGKILL)
+            killed.append(kind)
+    job = ended(client, "killed")
+    assert job["state"] == "SUCCEEDED", job
+    assert set(killed) == {"worker", "coordinator", "engine", "runner"}
+    assert job["predictionOutput"] | {"nodeHours": 0} == {
+        "outputPath": "gs://iris/killed",
+        "predictionCount": "220000",
+        "errorCount": "1",
+        "nodeHours": 0,
+    }
+    names = shards(client, "killed")
+    results = [name for name in names if "results" in name]
+    assert names == ["prediction.errors_stats-00000-of-00001", *results]
+    assert len(results) > 1
+    assert results == [f"prediction.results-{n:05}-of-{len(results):05}" for n in range(len(results))]
+    found = np.array(b"".join(get(client, f"killed/{name}") for name in results).split(), dtype=int)
+    assert np.array_equal(found, FOREST.predict(table))
+    assert get(client, "killed/prediction.errors_stats-00000-of-00001").count(b"\n") == 1
+    assert processes(engine.data_dir) == {"runner": [], "coordinator": [], "worker": []}
