@@ -6,6 +6,7 @@ Called by `api` for requests and answers and by `metadata` for the messages that
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, TypeVar
 
@@ -80,14 +81,27 @@ def from_builtins(kind: type[M], value: Any, *, field: str = "") -> M:
 
 
 def to_builtins(message: Message) -> dict[str, Any]:
-    """A message as JSON-ready dicts and lists: camelCase, int64 as strings, defaults left out."""
-    result: dict[str, Any] = msgspec.to_builtins(message, enc_hook=_encode_hook)
+    """A message as JSON-ready dicts and lists: camelCase, int64 as strings, defaults left out.
+
+    What JSON has no number for is text, as in protocol buffers' JSON: "NaN", "Infinity", "-Infinity".
+    """
+    result: dict[str, Any] = _with_finite_numbers(msgspec.to_builtins(message, enc_hook=_encode_hook))
     return result
 
 
 def encode(message: Message) -> bytes:
     """A message as JSON bytes."""
-    return msgspec.json.encode(message, enc_hook=_encode_hook)
+    return msgspec.json.encode(to_builtins(message))
+
+
+def _with_finite_numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_finite_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_finite_numbers(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def _without_nulls(value: Any) -> Any:
