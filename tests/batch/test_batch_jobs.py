@@ -1,4 +1,4 @@
-"""Batch prediction jobs from the request to the shards, on a real engine; slow since a model is trained and served."""
+"""Batch prediction jobs from the request to the shards, on a real engine. Slow: a model is trained and served."""
 
 import gzip
 import io

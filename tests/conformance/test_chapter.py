@@ -52,6 +52,20 @@ gcloud ai-platform versions create v1 --model iris --origin $MODEL_BINARIES --ru
     "online-prediction.sh": """\
 gcloud ai-platform predict --model iris --version v1 --json-instances test-sample.json
 """,
+    "run-batch-predictions.sh": """\
+export JOB_NAME=iris_prediction
+export GCS_JOB_DIR=gs://$bucket_name/jobs/$JOB_NAME
+gcloud ai-platform jobs submit prediction $JOB_NAME \\
+  --model iris \\
+  --version v1 \\
+  --data-format TEXT \\
+  --region us-central1 \\
+  --input-paths gs://$bucket_name/hold_out_test.csv \\
+  --output-path $GCS_JOB_DIR/predictions
+gcloud ai-platform jobs stream-logs $JOB_NAME
+gsutil ls $GCS_JOB_DIR/predictions/
+gsutil cat $GCS_JOB_DIR/predictions/prediction.results-00000-of-00001
+""",
 }
 SKLEARN = {
     "single-instance-training.sh": """\
@@ -145,3 +159,14 @@ def test_the_project(framework: str, environ: dict[str, str], engine: EngineProc
     predicted = source("online-prediction.sh")
     samples = [json.loads(line) for line in (project / "test-sample.json").read_text().splitlines()]
     assert sum(predicted.count(name) for name in TYPES) >= len(samples)
+    if "run-batch-predictions.sh" in PROJECTS[framework]:
+        printed = source("run-batch-predictions.sh")
+        assert "\tservice\t\tJob completed successfully." in printed
+        assert "/predictions/prediction.errors_stats-00000-of-00001" in printed
+        flowers = (project / "hold_out_test.csv").read_text().splitlines()[1:]
+        predictions = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+        assert len(predictions) == len(flowers)
+        right = [
+            each["class"] == flower.rpartition(",")[2] for each, flower in zip(predictions, flowers, strict=True)
+        ]
+        assert sum(right) > 0.8 * len(right)
