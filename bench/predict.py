@@ -1,12 +1,14 @@
-"""Online prediction against a naive FastAPI app with the same model: `python bench/predict.py [--quick]`.
+"""Online prediction against other servers of the same models: `python bench/predict.py [--quick] [--peers A,B]`.
 
-Our side is a whole engine (`mle up`) with the models deployed from a bucket; the peer is `predict_peer/app.py` in one
-uvicorn worker. Both serve the same scikit-learn file with the same version of scikit-learn and without access logs,
-and are asked by the same load generator in a process of its own. Rounds alternate between the sides, so that a noisy
-moment of the machine meets both; figures are medians over the rounds. Every answer is compared with what the model
-itself predicts.
+Our side is a whole engine (`mle up`) with the models deployed from a bucket, asked at its public address with its
+token. Each peer (predict_peers/) gets a virtual environment of its own, cached, with the same frameworks and its best
+configuration that we found; all call the model in the same quick way (predict_peers/bare_model.py).
 
-The last line of stdout is one JSON object with the bars: throughput of the engine over throughput of the peer.
+Both sides are asked by wrk (Debian's package) with one thread, or by `predict_load.py` where there is no wrk. They
+take turns, slice by slice, so that a noisy moment of the machine meets both; a figure is the median over the slices,
+a ratio the median of the ratios of neighbouring slices. Answers are compared with the bare model's before and after.
+
+The last line of stdout is one JSON object with the bars.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import math
 import os
+import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -24,254 +27,386 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import joblib
-import sklearn
+import psutil
 import uv
-from sklearn.datasets import load_iris
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
 
 from enginehouse.core.names import ObjectUri
 from enginehouse.core.settings import load_settings
-from enginehouse.runtimes.cache import RuntimeCache
-from enginehouse.runtimes.catalogue import Catalogue
 from enginehouse.sdk.client import Client, connect
 
-RUNTIME = "scikit-learn-1.9"
 HERE = Path(__file__).resolve().parent
-BARS = {1: 1.0, 64: 1.5}
-START_TIMEOUT_S = 60.0
-Exchange = tuple[str, str]
+PEERS_DIR = HERE / "predict_peers"
+FRAMEWORKS = ("numpy", "orjson", "scikit-learn==1.9.*", "joblib", "xgboost-cpu==3.2.*", "tensorflow-cpu==2.21.*")
+CONNECTIONS = (1, 16, 64)
+START_TIMEOUT_S = 90.0
+TOKEN = "bench-token"
+FLOWERS = [[5.1, 3.5, 1.4, 0.2], [6.3, 2.9, 5.6, 1.8], [5.7, 2.8, 4.1, 1.3], [7.7, 3.0, 6.1, 2.3]] * 8
+# One thread per call everywhere: with two processors, a pool of threads per call only costs.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "BENTOML_DO_NOT_TRACK": "True", "RAY_DEDUP_LOGS": "0"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """One of the models: how the engine is told of it."""
+
+    framework: str
+    runtime: str
+
+
+MODELS = {
+    "sklearn": Model("SCIKIT_LEARN", "scikit-learn-1.9"),
+    "keras": Model("TENSORFLOW", "2.21"),
+    "xgboost": Model("XGBOOST", "xgboost-3.2"),
+}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How to install and start a peer. `{port}` is filled in; `v2` peers speak the Open Inference Protocol."""
+
+    requirement: str
+    command: tuple[str, ...]
+    v2: bool = False
+    python: str = sys.executable
+
+
+PEERS = {
+    "fastapi": Peer(
+        "fastapi uvicorn[standard]",
+        ("-m", "uvicorn", "fastapi_app:app", "--port", "{port}", "--workers", "2", "--no-access-log"),
+    ),
+    # Its Python stub needs the shared libpython of Debian's interpreter.
+    "triton": Peer("nvidia-pytriton", ("triton_server.py", "{port}"), v2=True, python="/usr/bin/python3"),
+    "ray": Peer("ray[serve]", ("ray_app.py", "{port}")),
+    "mlserver": Peer("mlserver", ("mlserver_model.py", "{port}"), v2=True),
+    "litserve": Peer("litserve", ("litserve_app.py", "{port}")),
+    "bentoml": Peer("bentoml", ("-m", "bentoml", "serve", "bentoml_service:Model", "--port", "{port}")),
+}
 
 
 @dataclass(frozen=True)
 class Side:
-    """One server under test: where its predict call is."""
+    """A running server: where it predicts, which body it wants, whose memory counts."""
 
-    port: int
-    path: str
+    url: str
+    v2: bool
+    pids: tuple[int, ...]
+
+    def body(self, rows: list[list[float]]) -> str:
+        if not self.v2:
+            return json.dumps({"instances": rows})
+        data = [value for row in rows for value in row]
+        tensor = {"name": "x", "shape": [len(rows), len(rows[0])], "datatype": "FP32", "data": data}
+        return json.dumps({"inputs": [tensor]})
+
+    def predictions(self, answer: bytes) -> list[Any]:
+        """All numbers of an answer in their order."""
+        value = json.loads(answer)
+        value = value["outputs"][0]["data"] if self.v2 else value["predictions"]
+        return [number for item in value for number in (item if isinstance(item, list) else [item])]
+
+    def memory_mb(self) -> float:
+        """Memory of the server's processes and their children that they don't share with others, in MB."""
+        roots = [psutil.Process(pid) for pid in self.pids]
+        processes = [each for root in roots for each in (root, *root.children(recursive=True))]
+        return sum(process.memory_full_info().pss for process in processes if process.is_running()) / 1e6
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How long to measure: so many rounds, in each a slice for either side after a warm-up."""
+class Slice:
+    """What one side showed in one slice."""
 
-    rounds: int
-    warm_up_s: float
-    slice_s: float
-
-
-# A single connection is the noisiest, being at the mercy of every wake-up, so it gets the most and shortest slices;
-# with 64 connections a slice must be longer than an answer of the slowest side takes.
-FULL = {1: Plan(60, 0.05, 0.5), 16: Plan(10, 0.2, 1.5), 64: Plan(10, 0.5, 2.0)}
-QUICK = {1: Plan(13, 0.05, 0.25), 16: Plan(3, 0.1, 0.5), 64: Plan(3, 0.3, 0.7)}
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What one side showed: requests per second in each round, and percentiles over all requests, in milliseconds."""
-
-    rps_by_round: list[float]
+    rps: float
     p50_ms: float
     p99_ms: float
 
     @classmethod
-    def of(cls, rounds: list[dict[str, Any]]) -> Figures:
-        """From the rounds of the load generator."""
-        latencies_us = sorted(latency for result in rounds for latency in result["latencies_us"])
-        if not latencies_us:
-            raise SystemExit("not one request was answered")
-        p50, p99 = (latencies_us[(len(latencies_us) - 1) * percent // 100] / 1000 for percent in (50, 99))
-        return cls([result["requests"] / result["seconds"] for result in rounds], p50, p99)
-
-    @property
-    def rps(self) -> float:
-        return statistics.median(self.rps_by_round)
+    def median(cls, slices: list[Slice]) -> Slice:
+        return cls(*(statistics.median(getattr(s, name) for s in slices) for name in ("rps", "p50_ms", "p99_ms")))
 
 
-def ratio_of(ours: Figures, theirs: Figures) -> float:
-    """Median over the rounds of our throughput over theirs in the same round."""
-    pairs = zip(ours.rps_by_round, theirs.rps_by_round, strict=True)
-    return statistics.median(our / their if their else math.inf for our, their in pairs)
+def post(url: str, body: str) -> bytes:
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {TOKEN}"}
+    request = urllib.request.Request(url, body.encode(), headers)
+    with urllib.request.urlopen(request, timeout=30) as response:
+        answer: bytes = response.read()
+        return answer
 
 
-def make_models(directory: Path) -> dict[str, list[Exchange]]:
-    """Fit the models on Iris and write `DIRECTORY/NAME/model.joblib`.
+def ask_for(side: Side, rows: list[list[float]], connections: int, seconds: int) -> Slice:
+    """Ask one side for a while.
 
-    Returns:
-        Per model the request bodies of one flower each, with the exact answer expected.
+    Raises:
+        SystemExit: a request failed.
     """
-    features, labels = load_iris(return_X_y=True)
-    models = {
-        "random_forest": RandomForestClassifier(random_state=0),
-        "logistic_regression": LogisticRegression(max_iter=1000),
+    if shutil.which("wrk"):
+        environment = {**os.environ, "BENCH_BODY": side.body(rows), "BENCH_AUTHORIZATION": f"Bearer {TOKEN}"}
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
+        command += ["-s", str(HERE / "predict.lua"), side.url]
+        order = None
+    else:
+        environment, command = {**os.environ}, [sys.executable, str(HERE / "predict_load.py")]
+        order = json.dumps(
+            {"url": side.url, "body": side.body(rows), "token": TOKEN, "connections": connections, "seconds": seconds}
+        )
+    done = subprocess.run(
+        command, input=order, env=environment, capture_output=True, text=True, start_new_session=True
+    )
+    if done.returncode:
+        raise SystemExit(f"load generator: {done.stderr or done.stdout}")
+    result = json.loads(done.stdout.splitlines()[-1])
+    if result["errors"]:
+        raise SystemExit(f"{result['errors']} requests to {side.url} failed")
+    return Slice(result["requests"] / result["seconds"], result["p50_ms"], result["p99_ms"])
+
+
+def check(side: Side, rows: list[list[float]], expected: list[float]) -> None:
+    """Compare a side's answer with the bare model's.
+
+    Raises:
+        SystemExit: it is another one.
+    """
+    numbers = side.predictions(post(side.url, side.body(rows)))
+    if len(numbers) != len(expected) or any(abs(a - b) > 1e-4 for a, b in zip(numbers, expected, strict=True)):
+        raise SystemExit(f"{side.url} gave {numbers[:6]}…, the bare model {expected[:6]}…")
+
+
+def python_of(name: str) -> Path:
+    """The interpreter of a peer's environment, made when it is not there yet.
+
+    Raises:
+        subprocess.CalledProcessError: it cannot be installed.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "enginehouse" / "bench" / name
+    python = cache / "bin" / "python"
+    if not (cache / ".complete").exists():
+        peer, uv_bin = PEERS[name], uv.find_uv_bin()
+        subprocess.run([uv_bin, "venv", "-q", "--clear", "--python", peer.python, str(cache)], check=True)
+        install = [uv_bin, "pip", "install", "-q", "--python", str(python)]
+        subprocess.run([*install, *peer.requirement.split(), *FRAMEWORKS], check=True)
+        (cache / ".complete").touch()
+    return python
+
+
+@contextlib.contextmanager
+def running_peer(name: str, model: str, directory: Path, rows: list[list[float]]) -> Iterator[Side]:
+    """A peer with one model, in a session of its own: Linux shares the processors by session."""
+    peer = PEERS[name]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    environment = {
+        **ENVIRONMENT,
+        "MODEL_FRAMEWORK": MODELS[model].framework,
+        "MODEL_DIRECTORY": str(directory / model),
+        "MODEL_FEATURES": str(len(rows[0])),
+        "PYTHONPATH": str(PEERS_DIR),
     }
-    exchanges = {}
-    for name, model in models.items():
-        model.fit(features, labels)
-        (directory / name).mkdir()
-        joblib.dump(model, directory / name / "model.joblib")
-        exchanges[name] = [
-            (json.dumps({"instances": [row]}), json.dumps({"predictions": [label]}, separators=(",", ":")))
-            for row, label in zip(features.tolist(), model.predict(features).tolist(), strict=True)
-        ]
-    return exchanges
+    command = [str(python_of(name)), *(part.format(port=port) for part in peer.command)]
+    with (directory / f"{name}-{model}.log").open("w+") as log:
+        process = subprocess.Popen(
+            command, cwd=PEERS_DIR, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        path = "v2/models/model/infer" if peer.v2 else "predict"
+        side = Side(f"http://127.0.0.1:{port}/{path}", peer.v2, (process.pid,))
+        try:
+            wait_for(process, side, rows)
+            yield side
+        finally:
+            stop_group(process)
+
+
+def wait_for(process: subprocess.Popen[bytes], side: Side, rows: list[list[float]]) -> None:
+    """Wait until a peer predicts.
+
+    Raises:
+        SystemExit: it does not.
+    """
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+            post(side.url, side.body(rows))
+            return
+        time.sleep(0.2)
+    raise SystemExit(f"{process.args} did not start")
+
+
+def stop_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process and what it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(3)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 @contextlib.contextmanager
 def engine(directory: Path, names: list[str]) -> Iterator[dict[str, Side]]:
-    """Our side: `mle up`, the models deployed as any client does, asked through the public port."""
+    """Our side: `mle up` with a token, the models deployed as any client does, asked through the public port."""
     data_dir = directory / "data"
     mle = [str(Path(sys.executable).with_name("mle"))]
     options = ["--data-dir", str(data_dir)]
-    subprocess.run([*mle, "up", "--detach", "--port", "0", *options], check=True, stdout=sys.stderr)
+    up = [*mle, "up", "--detach", "--port", "0", *options]
+    subprocess.run(up, check=True, stdout=sys.stderr, env={**ENVIRONMENT, "ENGINEHOUSE_TOKEN": TOKEN})
     try:
-        url = json.loads((data_dir / "engine.json").read_text())["url"]
-        client = connect(url=url, project="bench")
+        info = json.loads((data_dir / "engine.json").read_text())
+        client = connect(url=info["url"], project="bench")
         client.storage.create_bucket("bench")
+        before: set[int] = set()
+        sides = {}
         for name in names:
-            deploy(client, name, directory / name / "model.joblib")
-        port = int(url.rpartition(":")[2])
-        yield {name: Side(port, f"/v1/projects/bench/models/{name}:predict") for name in names}
+            deploy(client, name, directory / name)
+            servers = {child.pid for child in psutil.Process(info["pid"]).children()} - before
+            before |= servers
+            sides[name] = Side(f"{info['url']}/v1/projects/bench/models/{name}:predict", False, tuple(servers))
+        yield sides
     finally:
         subprocess.run([*mle, "down", *options], check=True, stdout=sys.stderr)
 
 
-def deploy(client: Client, name: str, path: Path) -> None:
-    """Make a model with one version of a file."""
-    client.storage.upload_file(path, ObjectUri("bench", f"{name}/model.joblib"))
+def deploy(client: Client, name: str, directory: Path) -> None:
+    """Make a model with one version of a directory."""
+    for path in directory.rglob("*"):
+        if path.is_file():
+            client.storage.upload_file(path, ObjectUri("bench", f"{name}/{path.relative_to(directory)}"))
     client.models.create({"name": name})
     version = {
         "name": "v1",
         "deploymentUri": f"gs://bench/{name}/",
-        "framework": "SCIKIT_LEARN",
-        "runtimeVersion": RUNTIME,
+        "framework": MODELS[name].framework,
+        "runtimeVersion": MODELS[name].runtime,
     }
     client.operations.wait(client.versions(name).create(version))
 
 
-def check_runtime() -> None:
-    """Build the runtime if need be, and see that both sides have the same scikit-learn."""
-    cache = RuntimeCache(load_settings().runtimes_dir, Path(uv.find_uv_bin()))
-    environment = cache.ensure(Catalogue.load().resolve(RUNTIME), lambda line: print(line, file=sys.stderr))
-    theirs = environment.packages["scikit-learn"]
-    if theirs != sklearn.__version__:
-        raise SystemExit(f"the runtime has scikit-learn {theirs}, this interpreter {sklearn.__version__}")
-    print(f"scikit-learn {theirs}; engine's models on Python {environment.python_version}, peer on {sys.version[:6]}")
+@dataclass(frozen=True)
+class Reference:
+    """What the bare model answers to the first flowers, by their number; and its rows/s in batches of 64."""
+
+    expected: dict[int, list[float]]
+    rows_per_s: float
 
 
-@contextlib.contextmanager
-def peer(directory: Path, name: str, port: int) -> Iterator[Side]:
-    """The naive app, one uvicorn with one worker."""
-    command = [sys.executable, "-m", "uvicorn", "app:app", "--port", str(port), "--no-access-log"]
-    environment = {**os.environ, "MODEL_PATH": str(directory / name / "model.joblib")}
-    with running(command, cwd=HERE / "predict_peer", env=environment) as process:
-        wait_for(process, lambda: answers(f"http://127.0.0.1:{port}/openapi.json"))
-        yield Side(port, "/predict")
-
-
-@contextlib.contextmanager
-def running(command: list[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A server process for the length of the block.
-
-    It gets a session of its own, as the engine does: Linux shares the processors by session, and a server in the
-    session of the load generator would be handed each request without having to wait for its turn.
-    """
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, **options
+def bare(python: Path, model: str, directory: Path) -> Reference:
+    """Call the model without any server."""
+    code = (
+        "import json, sys, time, numpy as np; from bare_model import load; "
+        "predict = load(sys.argv[1], sys.argv[2]); x = np.array(json.loads(sys.argv[3]), np.float32); "
+        "y = predict(x); batch = np.resize(x, (64, x.shape[1])); predict(batch); n = 0; start = time.perf_counter()\n"
+        "while time.perf_counter() < start + 1: predict(batch); n += 64\n"
+        "print(json.dumps([np.reshape(y, (len(x), -1)).astype(float).tolist(), n / (time.perf_counter() - start)]))"
     )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def wait_for(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
-    """Wait until a server answers."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if ready():
-            return
-        if process.poll() is not None:
-            break
-        time.sleep(0.05)
-    raise SystemExit(f"{process.args} did not start")
-
-
-def answers(url: str) -> bool:
-    """Whether somebody serves `url`."""
-    try:
-        with urllib.request.urlopen(url, timeout=1):
-            return True
-    except (urllib.error.URLError, ConnectionError):
-        return False
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [listener.getsockname()[1] for listener in sockets]
-
-
-def compare(sides: dict[str, Side], exchanges: list[Exchange], connections: int, plan: Plan) -> dict[str, Figures]:
-    """Ask both sides in turn (A B A B …).
-
-    Raises:
-        SystemExit: the load generator failed, or an answer was wrong.
-    """
-    order = {
-        "sides": {name: {"host": "127.0.0.1", **asdict(side)} for name, side in sides.items()},
-        "connections": connections,
-        "exchanges": exchanges,
-        **asdict(plan),
-    }
-    command = [sys.executable, str(HERE / "predict_load.py")]
-    done = subprocess.run(command, input=json.dumps(order), capture_output=True, text=True)
+    arguments = [str(python), "-c", code, MODELS[model].framework, str(directory / model), json.dumps(FLOWERS)]
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(PEERS_DIR)}
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"load generator: {done.stderr}")
-    return {name: Figures.of(rounds) for name, rounds in json.loads(done.stdout).items()}
+        raise SystemExit(done.stderr)
+    answers, rows_per_s = json.loads(done.stdout.splitlines()[-1])
+    sizes = (1, len(FLOWERS))
+    return Reference({n: [number for row in answers[:n] for number in row] for n in sizes}, rows_per_s)
+
+
+def compare(
+    ours: Side, theirs: Side, rows: list[list[float]], connections: int, plan: Plan
+) -> tuple[Slice, Slice, float]:
+    """Ask both in turn: the medians, and the median ratio of throughput."""
+    pairs = [
+        (ask_for(ours, rows, connections, plan.slice_s), ask_for(theirs, rows, connections, plan.slice_s))
+        for _ in range(plan.rounds)
+    ]
+    ratio = statistics.median(our.rps / their.rps for our, their in pairs)
+    return Slice.median([our for our, _ in pairs]), Slice.median([their for _, their in pairs]), ratio
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much to measure."""
+
+    rounds: int
+    slice_s: int
+    cases: tuple[tuple[int, int], ...]
+
+
+FULL = Plan(3, 2, tuple((n_rows, connections) for n_rows in (1, 32) for connections in CONNECTIONS))
+QUICK = Plan(1, 1, ((1, 1), (1, 64), (32, 64)))
+
+
+def bars_of(peer: str, n_rows: int, connections: int, our: Slice, their: Slice, ratio: float) -> dict[str, Any]:
+    """What the figures must show, per bar its value."""
+    if n_rows > 1:
+        return {"ratio": (ratio, 1.0, ratio >= 1.0)} if connections == 64 else {}
+    if connections == 1:
+        return {"p50": (our.p50_ms, their.p50_ms, our.p50_ms <= their.p50_ms)}
+    wanted = 1.0 if peer == "triton" else 2.5
+    return {"ratio": (ratio, wanted, ratio >= wanted), "p99": (our.p99_ms, their.p99_ms, our.p99_ms < their.p99_ms)}
 
 
 def main() -> int:
     """Measure and print; 0 when every bar is met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, under a minute in all")
-    plans = QUICK if parser.parse_args().quick else FULL
-    check_runtime()
-    bars = {}
-    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
+    parser.add_argument("--quick", action="store_true", help="FastAPI alone and one short slice each, under a minute")
+    parser.add_argument("--peers", help=f"some of {','.join(PEERS)}")
+    parser.add_argument("--models", default=",".join(MODELS), help=f"some of {','.join(MODELS)}")
+    arguments = parser.parse_args()
+    peers = (arguments.peers or ("fastapi" if arguments.quick else ",".join(PEERS))).split(",")
+    models = arguments.models.split(",")
+    plan = QUICK if arguments.quick else FULL
+    print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, runtimes in {load_settings().runtimes_dir}")
+    bars: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
-        exchanges = make_models(directory)
-        ours = stack.enter_context(engine(directory, list(exchanges)))
-        ports = free_ports(len(exchanges))
-        theirs = {
-            name: stack.enter_context(peer(directory, name, port))
-            for name, port in zip(exchanges, ports, strict=True)
-        }
-        print(f"{'model':<20} {'conn':>4}  {'side':<7} {'req/s':>8} {'p50 ms':>8} {'p99 ms':>8}")
-        for name in exchanges:
-            for connections, plan in plans.items():
-                sides = {"engine": ours[name], "fastapi": theirs[name]}
-                figures = compare(sides, exchanges[name], connections, plan)
-                for side, shown in figures.items():
-                    print(
-                        f"{name:<20} {connections:>4}  {side:<7} {shown.rps:>8.0f} "
-                        f"{shown.p50_ms:>8.2f} {shown.p99_ms:>8.2f}"
-                    )
-                ratio = ratio_of(figures["engine"], figures["fastapi"])
-                print(f"{name:<20} {connections:>4}  ratio   {ratio:>8.2f}", flush=True)
-                if bar := BARS.get(connections):
-                    key = f"{name}_{connections}_connections_ratio"
-                    bars[key] = {"value": round(ratio, 3), "bar": bar, "met": ratio >= bar}
+        python = python_of("fastapi")
+        make = [str(python), str(PEERS_DIR / "make_models.py"), str(directory)]
+        subprocess.run(make, check=True, capture_output=True)
+        with engine(directory, models) as ours:
+            print(
+                f"{'model':<8} {'rows':>4} {'conn':>4}  {'side':<9} {'req/s':>8} {'p50 ms':>8} "
+                f"{'p99 ms':>8} {'ratio':>6}"
+            )
+            for model in models:
+                reference = bare(python, model, directory)
+                for peer in peers:
+                    bars |= versus(peer, model, ours[model], directory, reference, plan)
     print(json.dumps({"bars": bars}))
     return 0 if all(bar["met"] for bar in bars.values()) else 1
+
+
+def versus(peer: str, model: str, ours: Side, directory: Path, reference: Reference, plan: Plan) -> dict[str, Any]:
+    """One model, the engine against one peer: prints the figures, returns the bars."""
+    bars = {}
+    with running_peer(peer, model, directory, FLOWERS) as theirs:
+        for n_rows, connections in plan.cases:
+            rows = FLOWERS[:n_rows]
+            expected = reference.expected[n_rows]
+            limit = reference.rows_per_s
+            for side in (ours, theirs):
+                check(side, rows, expected)
+            our, their, ratio = compare(ours, theirs, rows, connections, plan)
+            for side in (ours, theirs):
+                check(side, rows, expected)
+            head = f"{model:<8} {n_rows:>4} {connections:>4}"
+            print(
+                f"{head}  {'engine':<9} {our.rps:>8.0f} {our.p50_ms:>8.2f} {our.p99_ms:>8.2f} {ratio:>6.2f}"
+                f"  {our.rps * n_rows / limit:.0%} of the bare model"
+            )
+            print(f"{head}  {peer:<9} {their.rps:>8.0f} {their.p50_ms:>8.2f} {their.p99_ms:>8.2f}", flush=True)
+            for bar, (value, wanted, met) in bars_of(peer, n_rows, connections, our, their, ratio).items():
+                key = f"{model}_{n_rows}_rows_{connections}_connections_{bar}_vs_{peer}"
+                bars[key] = {"value": round(value, 3), "bar": round(wanted, 3), "met": met}
+        memory = ours.memory_mb(), theirs.memory_mb()
+    print(f"{model:<8} memory: engine's server {memory[0]:.0f} MB, {peer} {memory[1]:.0f} MB")
+    bars[f"{model}_memory_vs_{peer}"] = {
+        "value": round(memory[0] / memory[1], 3),
+        "bar": 1.2,
+        "met": memory[0] <= 1.2 * memory[1],
+    }
+    return bars
 
 
 if __name__ == "__main__":
