@@ -22,8 +22,8 @@ _THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
+    # Not TF_NUM_INTEROP_THREADS: these wait for other replicas, and where there are too few all wait for ever.
     "TF_NUM_INTRAOP_THREADS",
-    "TF_NUM_INTEROP_THREADS",
 )
 
 
