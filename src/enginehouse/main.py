@@ -36,6 +36,7 @@ from enginehouse.api.ml_v1 import MlApi
 from enginehouse.api.ml_v1.iam import IamApi
 from enginehouse.api.ml_v1.methods import ml_routes
 from enginehouse.api.ml_v1.places import place_handlers
+from enginehouse.api.ml_v1.studies import StudiesApi
 from enginehouse.api.protocol import BoundedProtocol
 from enginehouse.api.storage import storage_routes
 from enginehouse.api.storage.hosts import StorageHosts
@@ -67,6 +68,8 @@ from enginehouse.serving.router import PredictApp
 from enginehouse.serving.server import Limits
 from enginehouse.storage.mapped import MappedObjectStore, parse_mappings
 from enginehouse.storage.remote import Service
+from enginehouse.tuning.search import SearchPolicy
+from enginehouse.tuning.service import StudyService
 
 _log = logging.getLogger(__name__)
 
@@ -256,6 +259,7 @@ class Composition:
             *ml_routes(
                 MlApi(jobs, registry, max_bytes).handlers(),
                 IamApi(PolicyService(store), max_bytes).handlers(),
+                StudiesApi(StudyService(store, SearchPolicy(), clock), max_bytes).handlers(),
                 place_handlers(),
             ),
             *discovery_routes(),

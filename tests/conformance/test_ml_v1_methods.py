@@ -19,7 +19,6 @@ from googleapiclient.errors import HttpError
 from conformance.conftest import PARENT, training_job, wait_for_job
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-NO_STUDIES = "refused: comes with the tuning service"
 NO_EXPLANATIONS = "refused: comes with the prediction service"
 
 
@@ -295,47 +294,166 @@ def test_locations(ml: Any) -> None:
     assert refused(locations.get(name=f"{PARENT}/locations/mars"))["status"] == "NOT_FOUND"
 
 
-@proves("projects.locations.operations.get")
-@proves("projects.locations.operations.cancel")
-def test_operations_of_locations(ml: Any) -> None:
-    operations = ml.projects().locations().operations()
-    name = f"{PARENT}/locations/us-central1/operations/1"
-    for call in (operations.get(name=name), operations.cancel(name=name)):
-        assert refused(call)["status"] == "NOT_FOUND"
+# --- studies ---
 
-
-STUDY = f"{PARENT}/locations/us-central1/studies/s"
-STUDY_CALLS: dict[str, dict[str, Any]] = {
-    "create": {"parent": f"{PARENT}/locations/us-central1", "studyId": "s", "body": {}},
-    "get": {"name": STUDY},
-    "list": {"parent": f"{PARENT}/locations/us-central1"},
-    "delete": {"name": STUDY},
-    "trials.create": {"parent": STUDY, "body": {}},
-    "trials.get": {"name": f"{STUDY}/trials/1"},
-    "trials.list": {"parent": STUDY},
-    "trials.delete": {"name": f"{STUDY}/trials/1"},
-    "trials.suggest": {"parent": STUDY, "body": {"suggestionCount": 1, "clientId": "c"}},
-    "trials.addMeasurement": {"name": f"{STUDY}/trials/1", "body": {}},
-    "trials.checkEarlyStoppingState": {"name": f"{STUDY}/trials/1", "body": {}},
-    "trials.complete": {"name": f"{STUDY}/trials/1", "body": {}},
-    "trials.stop": {"name": f"{STUDY}/trials/1", "body": {}},
-    "trials.listOptimalTrials": {"parent": STUDY, "body": {}},
+LOCATION = f"{PARENT}/locations/us-central1"
+STUDY_CONFIG = {
+    "algorithm": "ALGORITHM_UNSPECIFIED",
+    "metrics": [{"metric": "accuracy", "goal": "MAXIMIZE"}, {"metric": "latency", "goal": "MINIMIZE"}],
+    "parameters": [
+        {
+            "parameter": "learning_rate",
+            "type": "DOUBLE",
+            "doubleValueSpec": {"minValue": 1e-4, "maxValue": 0.1},
+            "scaleType": "UNIT_LOG_SCALE",
+        },
+        {
+            "parameter": "model",
+            "type": "CATEGORICAL",
+            "categoricalValueSpec": {"values": ["linear", "deep"]},
+            "childParameterSpecs": [
+                {
+                    "parameter": "layers",
+                    "type": "INTEGER",
+                    "integerValueSpec": {"minValue": "1", "maxValue": "8"},
+                    "parentCategoricalValues": {"values": ["deep"]},
+                }
+            ],
+        },
+    ],
+    "automatedStoppingConfig": {"medianAutomatedStoppingConfig": {"useElapsedTime": False}},
 }
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        pytest.param(method, marks=proves(f"projects.locations.studies.{method}", NO_STUDIES))
-        for method in STUDY_CALLS
-    ],
-)
-def test_studies(method: str, ml: Any) -> None:
-    studies = ml.projects().locations().studies()
-    resource = studies.trials() if method.startswith("trials.") else studies
-    answer = refused(getattr(resource, method.rpartition(".")[2])(**STUDY_CALLS[method]))
-    assert answer["status"] == "FAILED_PRECONDITION"
-    assert "not available" in answer["message"]
+def proves_study(method: str) -> Any:
+    return proves(f"projects.locations.studies.{method}")
+
+
+@pytest.fixture
+def studies(ml: Any) -> Any:
+    return ml.projects().locations().studies()
+
+
+@pytest.fixture
+def study(studies: Any, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The full name of a study that is gone after the test."""
+    body = {"studyConfig": STUDY_CONFIG}
+    name = studies.create(parent=LOCATION, studyId=request.node.name, body=body).execute()["name"]
+    yield name
+    studies.delete(name=name).execute()
+
+
+def suggest(ml: Any, study: str, client: str, count: int = 1) -> list[dict[str, Any]]:
+    """Ask, and wait for the operation as programs do."""
+    locations = ml.projects().locations()
+    body = {"suggestionCount": count, "clientId": client}
+    operation = locations.studies().trials().suggest(parent=study, body=body).execute()
+    while not operation.get("done"):
+        operation = locations.operations().get(name=operation["name"]).execute()
+    assert operation["metadata"]["clientId"] == client
+    trials: list[dict[str, Any]] = operation["response"]["trials"]
+    return trials
+
+
+def measured(accuracy: float, latency: float, step: int) -> dict[str, Any]:
+    metrics = [{"metric": "accuracy", "value": accuracy}, {"metric": "latency", "value": latency}]
+    return {"stepCount": str(step), "elapsedTime": f"{step}.5s", "metrics": metrics}
+
+
+@proves_study("create")
+@proves_study("get")
+@proves_study("list")
+@proves_study("delete")
+def test_studies(studies: Any) -> None:
+    body = {"studyConfig": STUDY_CONFIG}
+    created = studies.create(parent=LOCATION, studyId="iris-1", body=body).execute()
+    assert created["name"] == f"{LOCATION}/studies/iris-1"
+    assert (created["state"], created["studyConfig"]["metrics"]) == ("ACTIVE", STUDY_CONFIG["metrics"])
+    assert studies.get(name=created["name"]).execute() == created
+    assert created in studies.list(parent=LOCATION).execute()["studies"]
+    other = {"studyConfig": {**STUDY_CONFIG, "algorithm": "RANDOM_SEARCH"}}
+    assert refused(studies.create(parent=LOCATION, studyId="iris-1", body=other))["code"] == 409
+    wrong = refused(studies.create(parent=LOCATION, studyId="iris-2", body={"studyConfig": {"metrics": []}}))
+    fields = [violation["field"] for violation in wrong["details"][0]["fieldViolations"]]
+    assert fields == ["study.study_config.metrics", "study.study_config.parameters"]
+    assert studies.delete(name=created["name"]).execute() == {}
+    assert refused(studies.get(name=created["name"]))["status"] == "NOT_FOUND"
+
+
+@proves_study("trials.suggest")
+@proves_study("trials.get")
+@proves_study("trials.list")
+@proves_study("trials.delete")
+@proves("projects.locations.operations.get")
+def test_trials(ml: Any, study: str) -> None:
+    trials = ml.projects().locations().studies().trials()
+    (first,) = suggest(ml, study, "one")
+    assert (first["name"], first["state"], first["clientId"]) == (f"{study}/trials/1", "ACTIVE", "one")
+    values = {parameter["parameter"]: parameter for parameter in first["parameters"]}
+    assert 1e-4 <= values["learning_rate"]["floatValue"] <= 0.1
+    assert ("layers" in values) == (values["model"]["stringValue"] == "deep")
+    assert suggest(ml, study, "one") == [first] == [trials.get(name=first["name"]).execute()]
+    others = suggest(ml, study, "two", 2)
+    assert trials.list(parent=study).execute()["trials"] == [first, *others]
+    assert trials.delete(name=first["name"]).execute() == {}
+    assert trials.list(parent=study).execute()["trials"] == others
+
+
+@proves_study("trials.addMeasurement")
+@proves_study("trials.complete")
+@proves_study("trials.create")
+@proves_study("trials.listOptimalTrials")
+def test_ends_of_trials(ml: Any, study: str) -> None:
+    trials = ml.projects().locations().studies().trials()
+    given = suggest(ml, study, "one", 3)
+    for step in (2, 1):
+        body = {"measurement": measured(step / 4, 9, step)}
+        trial = trials.addMeasurement(name=given[0]["name"], body=body).execute()
+    assert [each["stepCount"] for each in trial["measurements"]] == ["1", "2"]
+    assert trials.complete(name=given[0]["name"], body={}).execute()["finalMeasurement"] == measured(0.5, 9, 2)
+    final = {"finalMeasurement": measured(0.25, 1, 9)}
+    assert trials.complete(name=given[1]["name"], body=final).execute()["state"] == "COMPLETED"
+    infeasible = {"trialInfeasible": True, "infeasibleReason": "out of memory"}
+    ended = trials.complete(name=given[2]["name"], body=infeasible).execute()
+    assert (ended["trialInfeasible"], ended["infeasibleReason"]) == (True, "out of memory")
+    worse = {"parameters": given[0]["parameters"], "finalMeasurement": measured(0.125, 5, 1)}
+    assert trials.create(parent=study, body=worse).execute()["state"] == "COMPLETED"
+    optimal = trials.listOptimalTrials(parent=study, body={}).execute()["trials"]
+    assert [trial["name"] for trial in optimal] == [given[0]["name"], given[1]["name"]]
+
+
+@proves_study("trials.checkEarlyStoppingState")
+@proves_study("trials.stop")
+def test_stopping_trials(ml: Any, study: str) -> None:
+    trials = ml.projects().locations().studies().trials()
+    given = suggest(ml, study, "one", 6)
+    for trial, accuracy in zip(given, (0.7, 0.8, 0.8, 0.9, 0.1, 0.9), strict=True):
+        for step in (1, 2, 3):
+            body = {"measurement": measured(accuracy * step / 3, 1, step)}
+            trials.addMeasurement(name=trial["name"], body=body).execute()
+    for trial in given[:4]:
+        trials.complete(name=trial["name"], body={}).execute()
+
+    def judged(trial: dict[str, Any]) -> bool:
+        operation = trials.checkEarlyStoppingState(name=trial["name"], body={}).execute()
+        assert operation["done"]
+        return bool(operation["response"].get("shouldStop"))
+
+    assert (judged(given[4]), judged(given[5])) == (True, False)
+    assert trials.get(name=given[4]["name"]).execute()["state"] == "STOPPING"
+    assert trials.stop(name=given[5]["name"], body={}).execute()["state"] == "STOPPING"
+    assert judged(given[5])
+
+
+@proves("projects.locations.operations.cancel")
+def test_operations_of_locations(ml: Any, study: str) -> None:
+    operations = ml.projects().locations().operations()
+    body = {"suggestionCount": 1, "clientId": "one"}
+    made = ml.projects().locations().studies().trials().suggest(parent=study, body=body).execute()
+    assert operations.get(name=made["name"]).execute() == made
+    assert operations.cancel(name=made["name"]).execute() == {}
+    for call in (operations.get(name=f"{LOCATION}/operations/1"), operations.cancel(name=f"{LOCATION}/operations/1")):
+        assert refused(call)["status"] == "NOT_FOUND"
 
 
 # --- all of them ---

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from enginehouse.metadata.records import StudyRecord, TrialRecord
-from enginehouse.schemas.optimizer import TrialParameter
+from enginehouse.schemas.optimizer import StudyConfig, TrialParameter
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,14 @@ class Policy(Protocol):
 
     The same study with the same trials gives the same suggestions, also after a restart.
     """
+
+    def check(self, config: StudyConfig) -> None:
+        """Judge whether studies of this configuration, which is a valid one, can be decided on.
+
+        Raises:
+            FailedPrecondition: naming what is not available.
+        """
+        ...
 
     def suggest(
         self, study: StudyRecord, trials: Sequence[TrialRecord], count: int

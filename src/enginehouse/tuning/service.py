@@ -59,6 +59,7 @@ class StudyService:
 
         Raises:
             InvalidArgument: with every wrong field.
+            FailedPrecondition: its algorithm or way of stopping is not available.
             AlreadyExists: there is another one of that id.
         """
         names.check_project_id(name.project)
@@ -66,6 +67,7 @@ class StudyService:
         if study.study_config is None:
             raise InvalidArgument("The configuration is required.", field="study.study_config")
         check_study_config(study.study_config, field="study.study_config")
+        self._policy.check(study.study_config)
         config = to_builtins(study.study_config)
         record = StudyRecord(
             name=name,

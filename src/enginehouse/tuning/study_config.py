@@ -12,10 +12,11 @@ from itertools import pairwise
 
 from enginehouse.core.errors import FieldViolation, InvalidArgument
 from enginehouse.schemas.optimizer import StudyConfig, StudyParameterSpec, TrialParameter
+from enginehouse.schemas.wire import Int64
 
 Value = float | int | str
 MAX_DISCRETE_VALUES = 1000
-MAX_PARAMETERS = 1000
+MAX_PARAMETERS = 200
 """A limit of ours, as the next one; the original named none."""
 _MAX_DEPTH = 20
 """Of children of children."""
@@ -76,6 +77,12 @@ def value_of(spec: StudyParameterSpec, parameter: TrialParameter) -> Value | Non
     """The value in the field that the parameter's type asks for; None if that is not set."""
     value: Value | None = getattr(parameter, _VALUE_FIELDS.get(spec.type, "string_value"))
     return value
+
+
+def parameter_of(spec: StudyParameterSpec, value: Value) -> TrialParameter:
+    """The message with the value in the field that the parameter's type asks for."""
+    field = _VALUE_FIELDS.get(spec.type, "string_value")
+    return TrialParameter(parameter=spec.parameter, **{field: Int64(value) if field == "int_value" else value})  # type: ignore[arg-type]
 
 
 def active_children(spec: StudyParameterSpec, value: Value) -> list[StudyParameterSpec]:

@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from enginehouse.api.http import Handler, message_response, page_of
-from enginehouse.api.ml_v1.methods import METHODS
 from enginehouse.core.errors import FailedPrecondition, NotFound
 from enginehouse.schemas.ml_v1 import Capability, Config, GetConfigResponse, ListLocationsResponse, Location
 from enginehouse.schemas.wire import Int64
@@ -41,9 +40,6 @@ def place_handlers() -> dict[str, Handler]:
         "projects.explain": _no_explanations,
         "projects.locations.list": _list_locations,
         "projects.locations.get": _get_location,
-        "projects.locations.operations.get": _operation,
-        "projects.locations.operations.cancel": _operation,
-        **{method.id: _no_studies for method in METHODS if ".studies." in method.id},
     }
 
 
@@ -84,14 +80,6 @@ def _location(request: Request, name: str) -> Location:
         name=f"projects/{request.path_params['project']}/locations/{name}",
         capabilities=[Capability(type="TRAINING"), Capability(type="ONLINE_PREDICTION")],
     )
-
-
-async def _operation(request: Request) -> Response:
-    raise NotFound(f"The specified operation {request.path_params['operation']!r} was not found.", field="name")
-
-
-async def _no_studies(request: Request) -> Response:
-    raise FailedPrecondition("Studies and trials are not available in this release.")
 
 
 async def _no_explanations(request: Request) -> Response:
