@@ -12,7 +12,7 @@ from enginehouse.testing.training import Trainings, kill_user_process
 
 pytestmark = pytest.mark.slow
 
-# Every replica notes that it began, and where the others are; the master counts steps and goes on from its checkpoint.
+# Every replica notes that it began, and where the others are; the master goes on from its checkpoint.
 TRAINER = """
 import argparse, json, os, time, urllib.parse, urllib.request
 

@@ -6,10 +6,11 @@ applies the change under the engine's lease. A kill at any line is safe: the nex
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -134,13 +135,19 @@ class JobReconciler:
         if self._admission.is_due():
             jobs = self._look_at_queue(jobs)
         for job in jobs:
-            try:
+            with self._tolerating(job.name):
                 self._step(job)
-            except Aborted:
-                _log.info("%s changed meanwhile; next pass", job.name)
-            except Exception:
-                _log.exception("%s: the step failed; trying again", job.name)
         return bool(jobs)
+
+    @contextlib.contextmanager
+    def _tolerating(self, name: JobName) -> Iterator[None]:
+        """One job's trouble is not the others': the next pass tries again."""
+        try:
+            yield
+        except Aborted:
+            _log.info("%s changed meanwhile; next pass", name)
+        except Exception:
+            _log.exception("%s: the step failed; trying again", name)
 
     def _hold_lease(self) -> bool:
         now_ns = self._clock.time_ns()
@@ -156,6 +163,11 @@ class JobReconciler:
     def _look_at_queue(self, started: list[JobRecord]) -> list[JobRecord]:
         """Tell those who wait why, and those who must give way; all jobs that are past the queue now."""
         decisions = self._admission.decide(started)
+        # These first: what is decided is written down before anything else changes.
+        prepared: list[JobRecord] = []
+        for name in decisions.start:
+            with self._tolerating(name):
+                prepared.append(self._prepare(self._store.get_job(name)))
         for name, reason in self._admission.news(decisions).items():
             self._tell(name, reason, never=name in decisions.never)
         jobs = [
@@ -165,7 +177,7 @@ class JobReconciler:
         for name in self._admission.overdue():
             if name not in decisions.start:
                 self._cancel_overdue(name)
-        return jobs + [self._store.get_job(name) for name in decisions.start]
+        return prepared + jobs
 
     def _tell(self, name: JobName, reason: str, *, never: bool) -> None:
         """Why a job waits, for its owner; in its log, too, where that says more than that others go first."""
@@ -194,14 +206,13 @@ class JobReconciler:
 
     def _step(self, job: JobRecord) -> None:
         match job.state:
-            case "QUEUED":
-                self._prepare(job)
             case "PREPARING" | "RUNNING":
                 self._follow(_Group.of(job))
             case "CANCELLING":
                 self._finish_cancelling(_Group.of(job))
 
-    def _prepare(self, job: JobRecord) -> None:
+    def _prepare(self, job: JobRecord) -> JobRecord:
+        """Take a job out of the queue."""
         group = _Group.of(job)
         plan = group.plan
         without_gpus = self._capacity.runs_without_gpus(job.name.project, plan)
@@ -218,10 +229,9 @@ class JobReconciler:
         ]
         run = replace(group.run, ports=ports, devices=devices)
         job = self._move(job, "PREPARING", reason="admitted", logs=lines, run=run.to_json())
-        if job.state == "PREPARING":
-            self._follow(_Group.of(job))
-        else:  # cancelled meanwhile
+        if job.state != "PREPARING":  # cancelled meanwhile
             self._release(replace(group, run=run))
+        return job
 
     def _follow(self, group: _Group) -> None:
         job, run = group.job, group.run

@@ -79,13 +79,26 @@ class Trainings:
         Raises:
             AssertionError: it did not within `timeout_s`, with the job's log.
         """
+        try:
+            return self.follow(self.client, job_id, reached, timeout_s=timeout_s)
+        except TimeoutError as error:
+            raise AssertionError("\n".join([str(error), *self.log(job_id)])) from None
+
+    @staticmethod
+    def follow(
+        client: Client,
+        job_id: str,
+        reached: Callable[[dict[str, Any]], bool] = lambda job: "endTime" in job,
+        *,
+        timeout_s: float = 300.0,
+    ) -> dict[str, Any]:
+        """A job once `reached` says yes; TimeoutError if it does not within `timeout_s`."""
         deadline = time.monotonic() + timeout_s
-        while True:
-            job = dict(self.client.jobs.get(job_id))
-            if reached(job):
-                return job
-            assert time.monotonic() < deadline, f"{job}\n" + "\n".join(self.log(job_id))
+        while not reached(job := dict(client.jobs.get(job_id))):
+            if time.monotonic() > deadline:
+                raise TimeoutError(str(job))
             time.sleep(_POLL_S)
+        return job
 
     def succeed(self, job_id: str, *, timeout_s: float = 300.0) -> dict[str, Any]:
         """Wait for the job, which must succeed."""
@@ -103,6 +116,12 @@ class Trainings:
             cursor = answer["cursor"]
             if not answer["entries"]:
                 return lines
+
+    def put(self, name: str, text: str) -> None:
+        """Make an object of the bucket."""
+        path = self._folder / "object"
+        path.write_text(text)
+        self.client.storage.upload_file(path, ObjectUri(self.bucket, name))
 
     def read(self, job_id: str, name: str) -> str | None:
         """An object below the job-dir as text, None if it is not there."""
