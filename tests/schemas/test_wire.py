@@ -1,10 +1,13 @@
 """Protocol-buffer JSON: what is read, what is refused and with which path."""
 
+import math
+
 import pytest
 
 from enginehouse.core.cases import camel_case, snake_case
 from enginehouse.core.errors import InvalidArgument
 from enginehouse.schemas.ml_v1 import AcceleratorConfig, Job, TrainingInput, TrainingOutput
+from enginehouse.schemas.optimizer import MeasurementMetric, StudyParameterSpec
 from enginehouse.schemas.wire import Int64, decode, encode, to_builtins
 
 
@@ -41,6 +44,21 @@ def test_wrong_bodies_name_the_field(body: bytes, field: str | None, words: str)
     with pytest.raises(InvalidArgument, match=words) as error:
         decode(Job, body)
     assert error.value.field == field
+
+
+@pytest.mark.parametrize("levels", [600, 100_000])
+def test_a_body_that_is_nested_too_deeply_is_refused(levels: int) -> None:
+    children = b'{"childParameterSpecs": [' * levels + b"]}" * levels
+    with pytest.raises(InvalidArgument, match="too deeply"):
+        decode(StudyParameterSpec, children)
+
+
+@pytest.mark.parametrize(("text", "value"), [("NaN", math.nan), ("Infinity", math.inf), ("-Infinity", -math.inf)])
+def test_numbers_that_json_lacks_are_text(text: str, value: float) -> None:
+    metric = MeasurementMetric(metric="m", value=value)
+    assert to_builtins(metric) == {"metric": "m", "value": text}
+    again = decode(MeasurementMetric, encode(metric)).value
+    assert again == value or (math.isnan(again) and math.isnan(value))
 
 
 def test_null_means_not_set_and_no_body_is_an_empty_message() -> None:

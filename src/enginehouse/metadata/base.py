@@ -192,7 +192,11 @@ class StudyStore(Protocol):
     def change_study(
         self, name: StudyName, change: Callable[[StudyRecord, list[TrialRecord]], StudyChange]
     ) -> StudyChange:
-        """Replace a study and add or replace some of its trials, as `change` says of the study and all its trials."""
+        """Replace a study and add or replace some of its trials.
+
+        Args:
+            change: gets the study and those of its trials that are not COMPLETED, by id.
+        """
         ...
 
     def get_trial(self, name: TrialName) -> TrialRecord: ...

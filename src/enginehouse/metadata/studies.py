@@ -60,7 +60,8 @@ class SqlStudies:
     ) -> StudyChange:
         with self._database.write() as connection:
             study = self._get_study(connection, name)
-            changed = change(study, self._list_trials(connection, name))
+            unfinished = trials.c.state != "COMPLETED"
+            changed = change(study, self._list_trials(connection, name, unfinished))
             changed = replace(changed, study=replace(changed.study, revision=study.revision + 1))
             row = rows.study_row(changed.study)
             connection.execute(studies.update().where(*_is_in_study(studies, name)), row)
@@ -127,8 +128,10 @@ class SqlStudies:
             raise NotFound(f"The study {name.study_id!r} has no trial {name.trial_id}.", field="name")
         return rows.trial_record(row)
 
-    def _list_trials(self, connection: sa.Connection, study: StudyName) -> list[TrialRecord]:
-        query = trials.select().where(*_is_in_study(trials, study)).order_by(trials.c.trial_id)
+    def _list_trials(
+        self, connection: sa.Connection, study: StudyName, *where: sa.ColumnElement[bool]
+    ) -> list[TrialRecord]:
+        query = trials.select().where(*_is_in_study(trials, study), *where).order_by(trials.c.trial_id)
         return [rows.trial_record(row) for row in connection.execute(query).mappings()]
 
     def _put_trial(self, connection: sa.Connection, trial: TrialRecord) -> None:

@@ -32,6 +32,7 @@ class Message(msgspec.Struct, rename="camel", forbid_unknown_fields=True, omit_d
 
 M = TypeVar("M", bound=Message)
 
+_TOO_DEEP = "The request body holds values in values too deeply."
 _WHERE = re.compile(r"(?P<text>.*?)(?: - at `(?P<path>\$[^`]*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`")
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
@@ -69,6 +70,8 @@ def decode(kind: type[M], body: bytes, *, field: str = "") -> M:
         value = msgspec.json.decode(body or b"{}")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidArgument(f"The request body is not valid JSON: {error}.") from None
+    except RecursionError:
+        raise InvalidArgument(_TOO_DEEP) from None
     return from_builtins(kind, value, field=field)
 
 
@@ -78,6 +81,8 @@ def from_builtins(kind: type[M], value: Any, *, field: str = "") -> M:
         return msgspec.convert(_without_nulls(value), kind, strict=False, dec_hook=_decode_hook)
     except msgspec.ValidationError as error:
         raise _explain(str(error), field) from None
+    except RecursionError:
+        raise InvalidArgument(_TOO_DEEP) from None
 
 
 def to_builtins(message: Message) -> dict[str, Any]:

@@ -81,13 +81,16 @@ class StudyStoreContract:
         store.create_study(make_study())
         store.change_study(STUDY, add_trial)
 
-        def refuse(study: StudyRecord, trials: list[TrialRecord]) -> StudyChange:
-            assert (study.next_trial_id, len(trials)) == (2, 1)
+        store.change_study(STUDY, add_trial)
+        store.change_trial(STUDY.trial(1), lambda trial: (replace(trial, state="COMPLETED"), []))
+
+        def refuse(study: StudyRecord, unfinished: list[TrialRecord]) -> StudyChange:
+            assert (study.next_trial_id, [trial.name.trial_id for trial in unfinished]) == (3, [2])
             raise NotFound("no")
 
         with pytest.raises(NotFound):
             store.change_study(STUDY, refuse)
-        assert store.get_study(STUDY).revision == 2
+        assert store.get_study(STUDY).revision == 3
 
     def test_a_trial_is_changed_with_its_events_and_operation(self, store: MetadataStore) -> None:
         store.create_study(make_study())

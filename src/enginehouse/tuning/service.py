@@ -112,9 +112,7 @@ class StudyService:
         now_ns = self._clock.time_ns()
         key = creation_key(caller, to_builtins(trial)) if caller else ""
 
-        def change(study: StudyRecord, trials: list[TrialRecord]) -> StudyChange:
-            if key and (made := [each for each in trials if each.creation_key == key]):
-                return StudyChange(study, made)
+        def change(study: StudyRecord, _unfinished: list[TrialRecord]) -> StudyChange:
             new = TrialRecord(
                 name=study.name.trial(study.next_trial_id),
                 state="ACTIVE" if trial.state == "ACTIVE" else "REQUESTED",
@@ -132,7 +130,11 @@ class StudyService:
                 new = ended
             return StudyChange(replace(study, next_trial_id=study.next_trial_id + 1), [new])
 
-        return trial_message(self._store.change_study(name, change).trials[0])
+        with self._locks[name]:
+            for made in self._store.list_trials(name) if key else ():
+                if made.creation_key == key:
+                    return trial_message(made)
+            return trial_message(self._store.change_study(name, change).trials[0])
 
     def get_trial(self, name: TrialName) -> messages.Trial:
         return trial_message(self._store.get_trial(name))
@@ -165,9 +167,9 @@ class StudyService:
             proposals = self._policy.suggest(study, trials, plan.missing) if plan.missing else []
             operation_name = self._operation_name(name, "suggest")
 
-            def change(study: StudyRecord, trials: list[TrialRecord]) -> StudyChange:
+            def change(study: StudyRecord, unfinished: list[TrialRecord]) -> StudyChange:
                 given = studies.assign(
-                    study, trials, client_id=client_id, count=count, proposals=proposals, now_ns=start_ns
+                    study, unfinished, client_id=client_id, count=count, proposals=proposals, now_ns=start_ns
                 )
                 if not given.taken and study.state != "ACTIVE":
                     raise FailedPrecondition(f"The study is {study.state}: {study.inactive_reason}", field="parent")
