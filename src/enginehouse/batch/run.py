@@ -117,7 +117,7 @@ class Predictor:
         """The lines as one table, None where that takes a closer look at each."""
         if self._takes_text or pandas is None:
             return None
-        if not data or data[:1] in b'[{"\r\n' or b'"' in data or b"\n\n" in data or b"\n\r" in data:
+        if not data or data[:1] in b'[{"' or b'"' in data:
             return None
         wanted = [columns.index(name) for name in self._names or ()] if columns else None
         try:
@@ -133,8 +133,10 @@ class Predictor:
         except (ValueError, pandas.errors.ParserError):
             return None
         n_columns = len(columns) if columns else frame.shape[1]
-        if len(frame) != data.count(b"\n") or data.count(b",") != len(frame) * (n_columns - 1):
-            return None  # lines of different lengths
+        characters = np.frombuffer(data, np.uint8)
+        n_lines, n_commas = (np.count_nonzero(characters == ord(each)) for each in "\n,")
+        if len(frame) != n_lines or n_commas != len(frame) * (n_columns - 1):
+            return None  # empty lines, or lines of different lengths
         table: Array = (frame[wanted] if wanted else frame).to_numpy()
         return table if self._call(table[:1], columns) else None
 

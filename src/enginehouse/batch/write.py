@@ -6,14 +6,16 @@ a kill before that costs the split's work, after that nothing, and either way ea
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from enginehouse.batch.objects import Object, Objects
-from enginehouse.batch.run import Result
-from enginehouse.modelserver.codecs import dumps_slowly
+
+if TYPE_CHECKING:  # the coordinator needs no frameworks
+    from enginehouse.batch.run import Result
 
 _RUN, _PREDICTIONS, _ERRORS = "enginehouse-run", "predictions", "errors"
 
@@ -110,7 +112,7 @@ class Shard:
         for lines in result.lines:
             self._results.write(lines)
         for error in result.errors:
-            self._errors.write(dumps_slowly(error) + b"\n")
+            self._errors.write(json.dumps(error).encode() + b"\n")
         self.counts += Counts(result.n_predictions, len(result.errors))
 
     def commit(self, objects: Objects) -> None:

@@ -1,0 +1,249 @@
+"""Batch prediction against the bare framework loop on the same file: `python bench/batch.py [--quick] [NAME…]`.
+
+Our side is a job on a real engine (`mle up`): the rows lie in a bucket as CSV and the predictions are written there.
+The other is `batch_loop.py`, one process with the same framework on local files, started anew. Both are timed as a
+whole, from the start of the process or the submission of the job to the last prediction. The predictions are
+compared. Memory is that of all processes of the job together, at a tenth of the rows and at all of them.
+
+The last line of stdout is one JSON object with the bars.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import uv
+
+from enginehouse.core.names import ObjectUri
+from enginehouse.core.settings import load_settings
+from enginehouse.runtimes.cache import RuntimeCache
+from enginehouse.runtimes.catalogue import Catalogue
+from enginehouse.sdk.client import Client, connect
+from enginehouse.testing.engine import EngineProcess
+
+LOOP = Path(__file__).with_name("batch_loop.py")
+ONE_WORKER_BAR = 0.8
+FLAT_BAR = 1.25
+ROUNDS = {False: 3, True: 1}
+_SAMPLE_S = 0.5
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model, and how many rows it predicts."""
+
+    framework: str
+    runtime: str
+    rows: int
+    quick_rows: int
+
+
+CASES = {
+    "scikit-learn": Case("SCIKIT_LEARN", "scikit-learn-1.9", 10_000_000, 500_000),
+    "xgboost": Case("XGBOOST", "xgboost-3.2", 10_000_000, 200_000),
+    "keras": Case("TENSORFLOW", "2.21", 1_000_000, 50_000),
+}
+
+
+class Watch(threading.Thread):
+    """Peak of the memory of a job's processes, shared pages counted once (PSS), and the CPU time they took.
+
+    Looks seldom: what it takes itself the job does not get.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(daemon=True)
+        self._mark = os.fsencode(str(data_dir))
+        self._over = threading.Event()
+        self._known: dict[int, bool] = {}
+        self._cpu_s: dict[int, float] = {}
+        self.peak_mib = 0.0
+
+    def run(self) -> None:
+        while not self._over.wait(_SAMPLE_S):
+            self.peak_mib = max(self.peak_mib, sum(map(self._pss_mib, self._processes())))
+
+    def _processes(self) -> list[int]:
+        pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        return [pid for pid in pids if self._is_ours(pid)]
+
+    def _is_ours(self, pid: int) -> bool:
+        if pid not in self._known:
+            try:
+                environ, command = (Path(f"/proc/{pid}/{name}").read_bytes() for name in ("environ", "cmdline"))
+            except OSError:
+                return False
+            self._known[pid] = self._mark in environ and b"enginehouse_batch" in command
+        return self._known[pid]
+
+    def _pss_mib(self, pid: int) -> float:
+        try:
+            times = psutil.Process(pid).cpu_times()
+            self._cpu_s[pid] = times.user + times.system
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
+        except (psutil.Error, OSError):
+            return 0.0
+
+    def stop(self) -> tuple[float, float]:
+        """The peak in MiB, and the CPU seconds."""
+        self._over.set()
+        self.join()
+        return self.peak_mib, sum(self._cpu_s.values())
+
+
+def measure(case: Case, *, quick: bool, engine: EngineProcess, folder: Path) -> dict[str, Any]:
+    """Figures of one case."""
+    rows = case.quick_rows if quick else case.rows
+    cache = RuntimeCache(load_settings().runtimes_dir, Path(uv.find_uv_bin()))
+    environment = cache.ensure(
+        Catalogue.load().resolve(case.runtime, None), lambda line: print(line, file=sys.stderr)
+    )
+    python = str(environment.python)
+    name = folder.name
+    (folder / "model").mkdir()
+    subprocess.run([python, LOOP, "make", case.framework, folder / "model", str(rows)], check=True, stderr=sys.stderr)
+    client = connect(data_dir=engine.data_dir)
+    for path in (folder / "model").rglob("*"):
+        if path.is_file():
+            target = ObjectUri("bench", f"{name}/model/{path.relative_to(folder / 'model')}")
+            client.storage.upload_file(path, target)
+    client.storage.upload_file(folder / "rows.csv", ObjectUri("bench", f"{name}/rows.csv"))
+    tenth = folder / "tenth.csv"
+    with tenth.open("wb") as target_file, (folder / "rows.csv").open("rb") as source:
+        for _ in range(rows // 10):
+            target_file.write(source.readline())
+    client.storage.upload_file(tenth, ObjectUri("bench", f"{name}/tenth.csv"))
+    threads = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+    command = [python, LOOP, "run", case.framework, folder / "model"]
+    small = run_job(client, engine, case, name, "tenth", workers=1, turn=0)
+    rounds = []
+    for turn in range(ROUNDS[quick]):  # in turn, so that a busy moment of the machine meets all
+        loop = run_loop(command, {**os.environ, **threads})
+        one = run_job(client, engine, case, name, "rows", workers=1, turn=turn)
+        two = run_job(client, engine, case, name, "rows", workers=2, turn=turn)
+        rounds.append((loop, one, two))
+    check(client, f"{name}/out-rows-1/", folder / "predictions.txt")
+    loop_s, one_s, two_s = (statistics.median(sides[side].seconds for sides in rounds) for side in range(3))
+    one_mib = max(one.peak_mib for _loop, one, _two in rounds)
+    return {
+        "rows": rows,
+        "loop_rows_per_s": round(rows / loop_s),
+        "one_worker_rows_per_s": round(rows / one_s),
+        "two_workers_rows_per_s": round(rows / two_s),
+        "one_worker_over_loop": median_ratio((loop.seconds, one.seconds) for loop, one, _two in rounds),
+        "the_same_in_cpu_time": median_ratio((loop.cpu_s, one.cpu_s) for loop, one, _two in rounds),
+        "two_workers_over_one": median_ratio((one.seconds, two.seconds) for _loop, one, two in rounds),
+        "peak_mib_at_a_tenth": round(small.peak_mib),
+        "peak_mib": round(one_mib),
+    }
+
+
+def median_ratio(pairs: Iterable[tuple[float, float]]) -> float:
+    """Median over the rounds of the first over the second."""
+    return round(statistics.median(first / second for first, second in pairs), 2)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What one run took."""
+
+    seconds: float
+    cpu_s: float
+    peak_mib: float = 0.0
+
+
+def run_loop(command: list[Any], environ: dict[str, str]) -> Taken:
+    """The bare loop, once."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    began = time.perf_counter()
+    subprocess.run(command, check=True, env=environ, stderr=subprocess.DEVNULL)
+    seconds = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Taken(seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+
+def run_job(
+    client: Client, engine: EngineProcess, case: Case, name: str, rows: str, *, workers: int, turn: int
+) -> Taken:
+    """One job, from its submission to its end."""
+    job_id = f"{name.replace('-', '_')}_{rows}_{workers}_{turn}"
+    spec = {
+        "uri": f"gs://bench/{name}/model",
+        "runtimeVersion": case.runtime,
+        "dataFormat": "CSV",
+        "inputPaths": [f"gs://bench/{name}/{rows}.csv"],
+        "outputPath": f"gs://bench/{name}/out-{rows}-{workers}",
+        "maxWorkerCount": str(workers),
+        "region": "us-central1",
+    }
+    watch = Watch(engine.data_dir)
+    watch.start()
+    began = time.perf_counter()
+    client.jobs.create({"jobId": job_id, "predictionInput": spec})
+    while "endTime" not in (job := client.jobs.get(job_id)):
+        time.sleep(0.1)
+    seconds = time.perf_counter() - began
+    peak_mib, cpu_s = watch.stop()
+    if job["state"] != "SUCCEEDED" or job["predictionOutput"]["errorCount"] != "0":
+        raise SystemExit(f"{job_id}: {job}")
+    return Taken(seconds, cpu_s, peak_mib)
+
+
+def check(client: Client, prefix: str, expected: Path) -> None:
+    """Compare the shards with what the loop predicted; float32 arithmetic differs in the last digits."""
+    shards = sorted(
+        (each for each in client.storage.list("bench", prefix) if "results" in each.uri.name),
+        key=lambda each: each.uri.name,
+    )
+    text = b"".join(piece for shard in shards for piece in client.storage.read(shard))
+    ours = np.array(json.loads(b"[" + text.strip().replace(b"\n", b",") + b"]"), dtype=float)
+    theirs = np.array(json.loads(b"[" + expected.read_bytes().strip().replace(b"\n", b",") + b"]"), dtype=float)
+    if ours.shape != theirs.shape or not np.allclose(ours, theirs, atol=1e-3):
+        raise SystemExit(f"the predictions differ: {prefix}")
+
+
+def main() -> int:
+    """Measure, print a table and the bars."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rows, under a minute")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CASES)}; all by default")
+    arguments = parser.parse_args()
+    figures = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-batch-") as scratch,
+        EngineProcess(Path(scratch) / "data") as engine,
+    ):
+        connect(data_dir=engine.data_dir).storage.create_bucket("bench")
+        for name in arguments.names or CASES:
+            folder = Path(scratch) / name
+            folder.mkdir()
+            figures[name] = measure(CASES[name], quick=arguments.quick, engine=engine, folder=folder)
+            print(f"{name:13}" + "  ".join(f"{key} {value:,}" for key, value in figures[name].items()), flush=True)
+    bars = {}
+    for name, values in figures.items():
+        bars[f"{name}: one worker over the loop >= {ONE_WORKER_BAR}"] = values["one_worker_over_loop"]
+        bars[f"{name}: memory over a tenth of the rows <= {FLAT_BAR}"] = round(
+            values["peak_mib"] / values["peak_mib_at_a_tenth"], 2
+        )
+    print(json.dumps({"figures": figures, "bars": bars}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
