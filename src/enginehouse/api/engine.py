@@ -22,6 +22,7 @@ from enginehouse.core.errors import InvalidArgument, PermissionDenied
 from enginehouse.core.names import JobName
 from enginehouse.core.settings import SETTINGS, Settings
 from enginehouse.core.units import format_time
+from enginehouse.jobs.queue import ITS_TURN
 from enginehouse.metadata.base import MetadataStore
 from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue
@@ -94,7 +95,8 @@ class EngineApi:
         """Why a job is still in the queue; empty when it is not."""
         name = JobName(request.path_params["project"], request.path_params["job"])
         job = await in_thread(self.store.get_job, name)
-        return json_response(request, {"reason": job.waiting_reason})
+        reason = (job.waiting_reason or ITS_TURN) if job.state == "QUEUED" else ""
+        return json_response(request, {"reason": reason})
 
     async def _logs(self, request: Request) -> Response:
         """A job's log from a cursor on; waits up to `waitS` seconds for something new."""

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 
 from enginehouse.backends.base import Gpu
 from enginehouse.core.clock import Clock
-from enginehouse.core.errors import NotFound
 from enginehouse.core.names import JobName
 from enginehouse.core.units import parse_duration_s
 from enginehouse.jobs.capacity import Capacity
 from enginehouse.jobs.plan import Plan
-from enginehouse.jobs.queue import Claim, Decisions, decide
+from enginehouse.jobs.queue import ITS_TURN, Claim, Decisions, decide
 from enginehouse.jobs.run import Run
 from enginehouse.metadata.base import MetadataStore
 from enginehouse.metadata.records import JobRecord
@@ -45,6 +44,7 @@ class Admission:
         self._store = store
         self._capacity = capacity
         self._clock = clock
+        self._by_sequence: dict[int, _Queued] = {}
         self._queued: dict[JobName, _Queued] = {}
         self._positions: Mapping[JobName, int] = {}
         self._changed = threading.Event()
@@ -83,9 +83,12 @@ class Admission:
         return self._positions.get(name, 0)
 
     def news(self, decisions: Decisions) -> dict[JobName, str]:
-        """What owners of waiting jobs have not been told yet."""
-        told = {name: queued.reason for name, queued in self._queued.items()}
-        return {name: reason for name, reason in decisions.waiting.items() if told.get(name, "") != reason}
+        """What owners of waiting jobs have not been told yet; that others go first, everybody knows."""
+        return {
+            name: reason
+            for name, reason in decisions.waiting.items()
+            if (self._queued[name].reason or ITS_TURN) != reason
+        }
 
     def told(self, name: JobName, reason: str) -> None:
         """The owner of a waiting job knows the reason now."""
@@ -98,27 +101,19 @@ class Admission:
 
     def _refresh(self) -> None:
         """Read what is new in the queue, forget what has left it."""
-        names = self._store.queued_jobs()
-        known = self._queued
-        self._queued = {}
-        for name in names:
-            queued = known.get(name) or self._read(name)
-            if queued is not None:
-                self._queued[name] = queued
+        known = self._by_sequence
+        self._by_sequence = {
+            sequence: known.get(sequence) or self._read(sequence) for sequence in self._store.queued_jobs()
+        }
+        self._queued = {queued.claim.name: queued for queued in self._by_sequence.values()}
 
-    def _read(self, name: JobName) -> _Queued | None:
-        try:
-            job = self._store.get_job(name)
-        except NotFound:  # pragma: no cover - jobs are not deleted
-            return None
+    def _read(self, sequence: int) -> _Queued:
+        job = self._store.job_of(sequence)
+        demand = self._capacity.demand(job.name.project, Plan.from_json(job.plan))
         limit = _scheduling(job).get("maxWaitTime")
         has_run = job.start_time_ns is not None  # and gave way to another: what was waited for has been
         wait_until_ns = job.create_time_ns + parse_duration_s(limit) * 1e9 if limit and not has_run else float("inf")
-        return _Queued(
-            Claim(name, self._capacity.demand(name.project, Plan.from_json(job.plan)), job.priority),
-            job.waiting_reason,
-            wait_until_ns,
-        )
+        return _Queued(Claim(job.name, demand, job.priority), job.waiting_reason, wait_until_ns)
 
     def _running_claim(self, job: JobRecord) -> Claim:
         run = Run.from_json(job.run)

@@ -63,8 +63,12 @@ class JobStore(Protocol):
         """All jobs of all projects that have left the queue and have not ended, oldest first."""
         ...
 
-    def queued_jobs(self) -> list[JobName]:
-        """All jobs of all projects that are in the queue, oldest first."""
+    def queued_jobs(self) -> list[int]:
+        """Sequence numbers of all jobs of all projects that are in the queue, oldest first."""
+        ...
+
+    def job_of(self, sequence: int) -> JobRecord:
+        """The job with a sequence number; raises NotFound."""
         ...
 
     def count_jobs(self) -> dict[str, int]:

@@ -88,10 +88,17 @@ class SqlMetadataStore(SqlStudies):
         with self._database.read() as connection:
             return [rows.job_record(row) for row in connection.execute(query).mappings()]
 
-    def queued_jobs(self) -> list[JobName]:
-        query = sa.select(jobs.c.project, jobs.c.job_id).where(jobs.c.state == "QUEUED").order_by(jobs.c.sequence)
+    def queued_jobs(self) -> list[int]:
+        query = sa.select(jobs.c.sequence).where(jobs.c.state == "QUEUED").order_by(jobs.c.sequence)
         with self._database.read() as connection:
-            return [JobName(project, job_id) for project, job_id in connection.execute(query)]
+            return list(connection.execute(query).scalars())
+
+    def job_of(self, sequence: int) -> JobRecord:
+        with self._database.read() as connection:
+            row = connection.execute(jobs.select().where(jobs.c.sequence == sequence)).mappings().one_or_none()
+        if row is None:
+            raise NotFound(f"There is no job {sequence}.")
+        return rows.job_record(row)
 
     def count_jobs(self) -> dict[str, int]:
         query = sa.select(jobs.c.state, sa.func.count().label("jobs")).group_by(jobs.c.state)

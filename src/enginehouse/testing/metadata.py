@@ -106,7 +106,9 @@ class MetadataStoreContract(StudyStoreContract):
         for i, state in enumerate(states):
             store.create_job(make_job(f"job_{i}", state=state), [])
         assert [j.state for j in store.started_jobs()] == ["RUNNING", "CANCELLING", "PREPARING"]
-        assert store.queued_jobs() == [make_job("job_1").name]
+        assert [store.job_of(sequence) for sequence in store.queued_jobs()] == [make_job("job_1")]
+        with pytest.raises(NotFound):
+            store.job_of(99)
         assert store.count_jobs() == dict.fromkeys(states, 1)
 
     def test_a_change_and_its_events_are_one(self, store: MetadataStore) -> None:
