@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import gc
 import hmac
 import logging
 import os
@@ -292,9 +291,6 @@ class Composition:
         self._reconciler.start()
         self._deployer.start(self._loop)
         self._ready(self._gateway_url)
-        # What has been made by now stays: looking through it again and again would hold up requests.
-        gc.collect()
-        gc.freeze()
         try:
             yield
         finally:
