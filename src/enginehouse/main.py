@@ -31,13 +31,13 @@ from enginehouse.api.auth import AuthApi
 from enginehouse.api.discovery import discovery_routes
 from enginehouse.api.engine import EngineApi
 from enginehouse.api.http import on_http_exception
+from enginehouse.api.lendable import LendableProtocol
 from enginehouse.api.logging import LoggingApi
 from enginehouse.api.ml_v1 import MlApi
 from enginehouse.api.ml_v1.iam import IamApi
 from enginehouse.api.ml_v1.methods import ml_routes
 from enginehouse.api.ml_v1.places import place_handlers
 from enginehouse.api.ml_v1.studies import StudiesApi
-from enginehouse.api.protocol import BoundedProtocol
 from enginehouse.api.storage import storage_routes
 from enginehouse.api.storage.hosts import StorageHosts
 from enginehouse.backends.local import LocalBackend
@@ -135,7 +135,7 @@ class Engine:
             lifespan="on",
             timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
-            http=BoundedProtocol,
+            http=LendableProtocol,
         )
         self._server = uvicorn.Server(config)
         self._server.should_exit = self._shutting_down
@@ -242,9 +242,7 @@ class Composition:
     def _ml_routes(self) -> list[BaseRoute]:
         store, settings, clock = self._store, self._settings, self._clock
         validator = Validator(self._catalogue, self._storage, self._models)
-        jobs = JobService(
-            store, validator, clock, wake=self._reconciler.wake, position=self._reconciler.position
-        )
+        jobs = JobService(store, validator, clock, wake=self._reconciler.wake, position=self._reconciler.position)
         registry = RegistryService(
             store,
             self._storage,

@@ -38,11 +38,18 @@ class EchoPool:
 
     def __init__(self) -> None:
         self.failure: Exception | None = None
+        self.recalled: list[str] = []
 
     async def predict(self, version: ServedVersion, body: bytes) -> Answer:
         if self.failure:
             raise self.failure
         return Answer(200, json.dumps({"predictions": [version.uid, len(body)]}).encode())
+
+    def lender(self, uid: str) -> None:
+        return None
+
+    def recall(self, uid: str) -> None:
+        self.recalled.append(uid)
 
 
 class Client:

@@ -53,6 +53,8 @@ def _die_with_parent(parent_pid: int) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--socket-fd", type=int, required=True)
+    parser.add_argument("--channel-fd", type=int, required=True)
+    parser.add_argument("--journal-fd", type=int, required=True)
     parser.add_argument("--parent-pid", type=int, required=True)
     parser.add_argument("--framework", required=True)
     parser.add_argument("--directory", type=Path, required=True)
@@ -66,7 +68,8 @@ def main() -> int:
     """Run until the engine hangs up; the exit code is `app.run`'s."""
     arguments = _arguments()
     _die_with_parent(arguments.parent_pid)
-    os.set_inheritable(arguments.socket_fd, False)
+    for fd in (arguments.socket_fd, arguments.channel_fd, arguments.journal_fd):
+        os.set_inheritable(fd, False)
     faulthandler.enable()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     for directory in reversed(arguments.site_dir):
@@ -75,14 +78,20 @@ def main() -> int:
     _make_package_importable()
     from enginehouse.modelserver import app
 
-    with socket.socket(fileno=arguments.socket_fd) as connection:
+    with (
+        socket.socket(fileno=arguments.socket_fd) as connection,
+        socket.socket(fileno=arguments.channel_fd) as channel,
+    ):
         connection.setblocking(True)
+        channel.setblocking(True)
         return app.run(
             connection,
             arguments.framework,
             arguments.directory,
             max_rows=arguments.max_rows,
             started_s=arguments.started_s,
+            channel=channel,
+            journal_fd=arguments.journal_fd,
         )
 
 

@@ -2,7 +2,7 @@
 
 Started by `__main__`; the socket is one end of a pair that the engine made, so that its end of life is the engine's.
 
-One thread does everything. While a call runs, what arrives waits in the socket; the next read takes all of it, which
+One thread does everything. While a call runs, what arrives waits in the sockets; the next look takes all of it, which
 is the whole of the batching policy. Decoding, the call and encoding hold Python's lock anyway. Measured on two
 cores, with the calls in a second thread a linear model answered as many requests and a forest 15 % fewer.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import select
 import socket
 import time
 import traceback
@@ -24,11 +25,23 @@ from enginehouse.modelserver.batcher import Batcher
 from enginehouse.modelserver.codecs import dumps
 from enginehouse.modelserver.errors import ModelLoadError, describe
 from enginehouse.modelserver.frames import CONTROL_ID, FrameReader, pack
+from enginehouse.modelserver.journal import BUSY_SINCE, Journal
+from enginehouse.modelserver.lent import Lent, LentConnections
 
 _RECEIVE_BYTES = 256 * 1024
+_LOOK_AFTER_S = 1.0
 
 
-def run(connection: socket.socket, framework: str, directory: Path, *, max_rows: int, started_s: float) -> int:
+def run(
+    connection: socket.socket,
+    framework: str,
+    directory: Path,
+    *,
+    max_rows: int,
+    started_s: float,
+    channel: socket.socket,
+    journal_fd: int,
+) -> int:
     """Load the model, tell the engine how it went, and serve.
 
     Args:
@@ -37,6 +50,8 @@ def run(connection: socket.socket, framework: str, directory: Path, *, max_rows:
         directory: the model's files.
         max_rows: bound of a merged call.
         started_s: `time.time()` when the engine started this process.
+        channel: SEQPACKET socket on which the engine lends connections.
+        journal_fd: the memory shared with the engine.
 
     Returns:
         The exit code: 0 after serving, 1 when the model could not be loaded.
@@ -52,9 +67,10 @@ def run(connection: socket.socket, framework: str, directory: Path, *, max_rows:
         return 1
     gc.collect()
     gc.freeze()  # the model is not garbage: later collections need not walk it
+    report["lends"] = True
     report["loadS"] = time.time() - started_s
     connection.sendall(pack(CONTROL_ID, 200, dumps(report)))
-    serve(connection, Batcher(adapter, max_rows=max_rows))
+    Service(connection, Batcher(adapter, max_rows=max_rows), channel, Journal(journal_fd)).run()
     return 0
 
 
@@ -76,15 +92,75 @@ def _concerns_user(category: type[Warning]) -> bool:
     return not issubclass(category, (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning))
 
 
-def serve(connection: socket.socket, batcher: Batcher) -> None:
-    """Answer what comes until the other side closes."""
-    reader = FrameReader()
-    buffer = bytearray(_RECEIVE_BYTES)
-    view = memoryview(buffer)
-    with contextlib.suppress(ConnectionError):
-        while size_bytes := connection.recv_into(buffer):
-            frames = list(reader.feed(bytes(view[:size_bytes])))
-            for answers in batcher.answer([payload for _, _, payload in frames]):
-                connection.sendall(
-                    b"".join(pack(frames[position][0], status, body) for position, status, body in answers)
-                )
+class Service:
+    """Answers what comes, on the engine's frames and on lent connections, until the engine hangs up.
+
+    Args:
+        connection: the engine's frames, blocking.
+        channel: where connections are lent, see `lent`; None when they are not.
+    """
+
+    def __init__(
+        self, connection: socket.socket, batcher: Batcher, channel: socket.socket | None, journal: Journal | None
+    ) -> None:
+        self._connection = connection
+        self._batcher = batcher
+        self._channel = channel
+        self._journal = journal
+        self._reader = FrameReader()
+        self._buffer = bytearray(_RECEIVE_BYTES)
+        self._poll = select.epoll()
+        self._poll.register(connection, select.EPOLLIN)
+        self._lent = None
+        if channel is not None and journal is not None:
+            self._lent = LentConnections(channel, journal, self._poll)
+        self._over = False
+
+    def run(self) -> None:
+        """Serve until the engine hangs up."""
+        looked_after_s = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while not self._over:
+                requests = self._gather(self._poll.poll(_LOOK_AFTER_S))
+                while requests:
+                    requests = self._answer(requests)
+                now_s = time.monotonic()
+                if self._lent is not None and now_s - looked_after_s >= _LOOK_AFTER_S:
+                    self._lent.look_after(now_s)
+                    looked_after_s = now_s
+
+    def _gather(self, events: list[tuple[int, int]]) -> list[tuple[int | Lent, bytes]]:
+        """The requests that are here."""
+        requests: list[tuple[int | Lent, bytes]] = []
+        for fd, event in events:
+            if fd == self._connection.fileno():
+                size_bytes = self._connection.recv_into(self._buffer)
+                self._over = not size_bytes
+                frames = self._reader.feed(bytes(memoryview(self._buffer)[:size_bytes]))
+                requests += [(request_id, payload) for request_id, _, payload in frames]
+            elif self._lent is not None:
+                if self._channel is not None and fd == self._channel.fileno():
+                    self._lent.receive()
+                else:
+                    requests += self._lent.take(fd, event)
+        return requests
+
+    def _answer(self, requests: list[tuple[int | Lent, bytes]]) -> list[tuple[int | Lent, bytes]]:
+        """Answer all; what came meanwhile on the connections that were answered."""
+        following: list[tuple[int | Lent, bytes]] = []
+        if self._journal is not None:
+            self._journal.words[BUSY_SINCE] = time.monotonic_ns()
+        for answers in self._batcher.answer([body for _, body in requests]):
+            now_s = time.time()
+            frames = []
+            for position, status, body in answers:
+                asker = requests[position][0]
+                if isinstance(asker, int):
+                    frames.append(pack(asker, status, body))
+                elif self._lent is not None:
+                    following += self._lent.answer(asker, status, body, now_s)
+            if frames:
+                self._connection.sendall(b"".join(frames))
+        if self._journal is not None:
+            self._journal.words[BUSY_SINCE] = 0
+        return following

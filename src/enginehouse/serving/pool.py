@@ -10,6 +10,7 @@ import contextlib
 from pathlib import Path
 
 from enginehouse.core.errors import NotFound, Unavailable
+from enginehouse.serving.lending import Lender
 from enginehouse.serving.server import DEFAULT_LIMITS, Limits, VersionServer
 from enginehouse.serving.types import Answer, DeployReport, ServedVersion
 
@@ -36,8 +37,8 @@ class ServerPool:
         self._closed = False
 
     async def start(self) -> None:
-        """Begin to stop idle servers. Nothing else is started before it is asked for."""
-        self._sweeper = asyncio.get_running_loop().create_task(self._stop_idle_servers())
+        """Begin to stop idle servers and those that hang. Nothing else is started before it is asked for."""
+        self._sweeper = asyncio.get_running_loop().create_task(self._look_after_servers())
 
     async def close(self) -> None:
         """End all model servers; requests in flight get Unavailable. Returns when the processes are gone."""
@@ -82,6 +83,16 @@ class ServerPool:
         if server is not None:
             await server.close(drain_s=_DRAIN_S)
 
+    def lender(self, uid: str) -> Lender | None:
+        """Who may lend client connections to the version's model server now."""
+        server = self._servers.get(uid)
+        return None if server is None else server.lender
+
+    def recall(self, uid: str) -> None:
+        """Ask for the connections that are lent to the version's model server."""
+        if (lender := self.lender(uid)) is not None:
+            lender.recall()
+
     def pids(self) -> dict[str, int]:
         """Process id by version uid, of the servers that are ready now."""
         return {uid: pid for uid, server in self._servers.items() if (pid := server.pid) is not None}
@@ -100,9 +111,10 @@ class ServerPool:
             server = self._servers[version.uid] = VersionServer(version, self.log_path(version.uid), self._limits)
         return server
 
-    async def _stop_idle_servers(self) -> None:
+    async def _look_after_servers(self) -> None:
         while True:
-            await asyncio.sleep(max(min(self._limits.idle_s / 4, 30.0), 0.05))
+            await asyncio.sleep(max(min(self._limits.idle_s / 4, self._limits.predict_timeout_s / 4, 1.0), 0.05))
             for server in list(self._servers.values()):
+                await server.kill_if_over_time()
                 if server.pid is not None and server.idle_s >= self._limits.idle_s:
                     await server.stop()

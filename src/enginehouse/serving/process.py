@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -20,6 +21,8 @@ import orjson
 
 from enginehouse import modelserver
 from enginehouse.modelserver.frames import CONTROL_ID, HEADER, FrameReader
+from enginehouse.modelserver.journal import Journal
+from enginehouse.serving.lending import Lender
 from enginehouse.serving.types import Answer, DeployReport, ModelLoadError, ServedVersion
 
 _MAIN = Path(modelserver.__file__).with_name("__main__.py")
@@ -60,11 +63,16 @@ class ModelProcess(asyncio.Protocol):
     it.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], log_path: Path, log_start_bytes: int) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], log_path: Path, log_start_bytes: int, lender: Lender
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._process = process
         self._log_path = log_path
         self._log_start_bytes = log_start_bytes
+        self._lender = lender
+        self._lends = False
+        self._timeout_s = math.inf
         self._transport: asyncio.Transport | None = None
         self._reader = FrameReader()
         self._pending: dict[int, asyncio.Future[Answer]] = {}
@@ -85,28 +93,33 @@ class ModelProcess(asyncio.Protocol):
             ModelLoadError: there is no interpreter to start.
         """
         ours, theirs = socket.socketpair()
+        our_channel, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        journal_fd = Journal.make()
         try:
             with _open_log(log_path) as log:
                 log_start_bytes = log.tell()
                 # Blocking, but for a millisecond; and it must be this thread, with which the child dies.
                 process = subprocess.Popen(  # noqa: ASYNC220
-                    _command(version, theirs.fileno(), max_rows),
+                    _command(version, theirs.fileno(), channel.fileno(), journal_fd, max_rows),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), channel.fileno(), journal_fd],
                     cwd=log_path.parent,
                     env=_environment(),
                     start_new_session=True,
                 )
         except OSError as error:
             ours.close()
+            our_channel.close()
+            os.close(journal_fd)
             raise ModelLoadError(
                 f"Failed to load model: the runtime could not be started: {error} (Error code: 0)"
             ) from error
         finally:
             theirs.close()
-        self = cls(process, log_path, log_start_bytes)
+            channel.close()
+        self = cls(process, log_path, log_start_bytes, Lender(our_channel, journal_fd))
         try:
             await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=ours)
         except BaseException:
@@ -114,6 +127,11 @@ class ModelProcess(asyncio.Protocol):
             await self.kill()
             raise
         return self
+
+    @property
+    def lender(self) -> Lender | None:
+        """Who lends client connections to this server; None when it takes none."""
+        return self._lender if self._lends and not self.closed else None
 
     @property
     def pid(self) -> int:
@@ -137,6 +155,7 @@ class ModelProcess(asyncio.Protocol):
         report = orjson.loads(answer.body)
         if answer.status != 200:
             raise ModelLoadError(report["message"])
+        self._lends = bool(report.get("lends"))
         return DeployReport(report["loadS"], report["selfTest"], tuple(report["warnings"]), report["signatures"])
 
     def send(self, body: bytes) -> asyncio.Future[Answer]:
@@ -157,8 +176,13 @@ class ModelProcess(asyncio.Protocol):
             self._transport.writelines((header, body))
         return future
 
-    async def kill(self) -> None:
-        """End the process and what it started; returns when it is gone. Harmless when it already is."""
+    async def kill(self, *, timeout_s: float = math.inf) -> None:
+        """End the process and what it started; returns when it is gone. Harmless when it already is.
+
+        Args:
+            timeout_s: requests on lent connections that have been there for longer are not tried again.
+        """
+        self._timeout_s = timeout_s
         self._kill_group()
         await asyncio.shield(self._exited)
         if self._transport is not None:
@@ -190,6 +214,7 @@ class ModelProcess(asyncio.Protocol):
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._exited.set_result(returncode)
+        self._lender.server_ended(timeout_s=self._timeout_s)
         # What it said last is still in the socket and is read first.
         if self._transport is not None and not self.closed:
             self._loop.call_later(_LINGER_S, self._transport.abort)
@@ -217,9 +242,10 @@ class ModelProcess(asyncio.Protocol):
             self._control.exception()  # looked at: nobody may be waiting for it any more
 
 
-def _command(version: ServedVersion, socket_fd: int, max_rows: int) -> list[str]:
+def _command(version: ServedVersion, socket_fd: int, channel_fd: int, journal_fd: int, max_rows: int) -> list[str]:
     command = [str(version.python), "-I", str(_MAIN)]
-    command += ["--socket-fd", str(socket_fd), "--parent-pid", str(os.getpid())]
+    command += ["--socket-fd", str(socket_fd), "--channel-fd", str(channel_fd), "--journal-fd", str(journal_fd)]
+    command += ["--parent-pid", str(os.getpid())]
     command += ["--framework", version.framework, "--directory", str(version.directory)]
     command += ["--max-rows", str(max_rows), "--started-s", repr(time.time())]
     for directory in version.site_dirs:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import orjson
 
-from enginehouse.core.errors import EngineError, Internal, InvalidArgument, NotFound
+from enginehouse.core.errors import DeadlineExceeded, EngineError, Internal, InvalidArgument, NotFound
 from enginehouse.serving.pool import ServerPool
 from enginehouse.serving.types import Answer, ServedVersion, VersionDirectory
 
@@ -57,14 +57,20 @@ class PredictApp:
     def forget(self, project: str, model_id: str) -> None:
         """Ask again for the versions of a model: it was changed, or one of its versions was."""
         for path in self._paths.pop((project, model_id), ()):
-            self._versions.pop(path, None)
+            version = self._versions.pop(path, None)
+            if version is not None:
+                self._pool.recall(version.uid)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             version = self._versions.get(scope["path"]) or self._resolve(scope["path"])
             if scope["method"] != "POST":
                 _not_found(f"{scope['method']} {scope['path']}")
-            status, body = await self._pool.predict(version, await self._body(scope, receive))
+            request = await self._body(scope, receive)
+            if "enginehouse.expired" in scope.get("extensions", ()):
+                raise DeadlineExceeded("The model gave no prediction in time.")
+            status, body = await self._pool.predict(version, request)
+            self._lend(scope, version.uid)
         except ClientGone:
             return
         except EngineError as error:
@@ -73,6 +79,13 @@ class PredictApp:
             await _respond(send, *_error_answer(Internal("Internal error encountered.")))
             raise error
         await _respond(send, status, body)
+
+    def _lend(self, scope: Scope, uid: str) -> None:
+        """Let the model server answer the next request on this connection itself, if it is like this one."""
+        lend = scope.get("extensions", {}).get("enginehouse.lend")
+        lender = self._pool.lender(uid)
+        if lend is not None and lender is not None:
+            lend(lender)
 
     def _resolve(self, path: str) -> ServedVersion:
         match path.removesuffix(SUFFIX).split("/"):

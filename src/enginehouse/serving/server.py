@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enginehouse.core.errors import DeadlineExceeded, Internal, ResourceExhausted, Unavailable
+from enginehouse.serving.lending import Lender
 from enginehouse.serving.process import ModelProcess, ServerGone
 from enginehouse.serving.types import Answer, DeployReport, ModelLoadError, ServedVersion
 
@@ -79,11 +80,17 @@ class VersionServer:
         return self._process.pid if self._process is not None and not self._process.closed else None
 
     @property
+    def lender(self) -> Lender | None:
+        """Who lends client connections to the ready model server, if there is one."""
+        return self._process.lender if self._process is not None and not self._n_suspects else None
+
+    @property
     def idle_s(self) -> float:
         """Seconds since the last request ended; 0 while one is in flight or the server starts."""
         if self.n_pending or self._starting is not None:
             return 0.0
-        return self._loop.time() - self._used_at
+        idle_s = self._loop.time() - self._used_at
+        return idle_s if self.lender is None else min(idle_s, self.lender.unused_s)
 
     async def deploy(self) -> DeployReport:
         """Load and test the model now, if that is not done already.
@@ -133,6 +140,9 @@ class VersionServer:
             self._drained = asyncio.Event()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), drain_s)
+        if drain_s and self.lender is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.lender.recall_all(), drain_s)
         self._closed = True
         await self.stop()
 
@@ -237,4 +247,10 @@ class VersionServer:
         process = self._process
         silent_s = 0.0 if process is None else self._loop.time() - process.heard_at
         if process is not None and not process.closed and silent_s >= self._limits.predict_timeout_s / 2:
-            await process.kill()
+            await process.kill(timeout_s=self._limits.predict_timeout_s)
+
+    async def kill_if_over_time(self) -> None:
+        """End a process whose model has been in one call for longer than a request may take."""
+        lender, timeout_s = self.lender, self._limits.predict_timeout_s
+        if lender is not None and lender.busy_s > timeout_s and self._process is not None:
+            await self._process.kill(timeout_s=timeout_s)

@@ -1,0 +1,96 @@
+"""The page of memory that the engine and a model server share. Both sides import this module.
+
+A model server answers on connections that the engine has lent to it. When it dies, the engine must know how far each
+of them is, to the byte, or clients would lose an answer or get one twice. Three facts make that exact:
+
+* The server only peeks at a request (MSG_PEEK); it takes the bytes out of the kernel after the answer is sent.
+* Before it sends, it writes into the connection's slot what will be true afterwards.
+* The kernel counts what was written to and read from a connection (`counts`), whoever did it.
+
+So a request is either still there, to be read by the engine, or its answer is out and `settle` drops what is left.
+
+    word 0        CLOCK_MONOTONIC in ns since when the model runs a call, 0 when it does not
+    word 1        CLOCK_MONOTONIC in ns of the last answer on a lent connection
+    word 2        number of such answers
+    word 64 + 4n  slot n: bytes written before the answer, and after it; bytes read after it; ns when it was peeked at
+
+All are unsigned 64-bit words of this machine's order; bytes are counted from the moment of lending.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import socket
+import struct
+import termios
+
+N_SLOTS = 1024
+BUSY_SINCE, USED_AT, N_ANSWERS = 0, 1, 2
+SIZE_BYTES = 8 * (64 + 4 * N_SLOTS)
+_SLOT = struct.Struct("=QQQ")
+_TCP_INFO_BYTES = 136
+_COUNTS = struct.Struct("=QQ")
+_COUNTS_AT = 120  # tcpi_bytes_acked, tcpi_bytes_received; linux/tcp.h
+
+
+class Journal:
+    """A view of the shared memory; the file descriptor stays the caller's."""
+
+    def __init__(self, fd: int) -> None:
+        self._memory = mmap.mmap(fd, SIZE_BYTES)
+        self.words = memoryview(self._memory).cast("Q")
+
+    @staticmethod
+    def make() -> int:
+        """A file descriptor of a new one, all zero."""
+        fd = os.memfd_create("journal")
+        os.ftruncate(fd, SIZE_BYTES)
+        return fd
+
+    def clear(self, slot: int) -> None:
+        """Begin with a new connection."""
+        self.words[64 + 4 * slot : 68 + 4 * slot] = memoryview(bytes(32)).cast("Q")
+
+    def peeked(self, slot: int, now_ns: int) -> None:
+        """A request was seen."""
+        self.words[67 + 4 * slot] = now_ns
+
+    def peeked_at(self, slot: int) -> int:
+        return self.words[67 + 4 * slot]
+
+    def answering(self, slot: int, written_before: int, written_after: int, read_after: int) -> None:
+        """An answer will be sent, and its request dropped."""
+        _SLOT.pack_into(self._memory, 8 * (64 + 4 * slot), written_before, written_after, read_after)
+
+    def settle(self, slot: int, connection: socket.socket, base: tuple[int, int]) -> bool:
+        """After the death of the server: leave a connection at the start of a request.
+
+        Args:
+            base: `counts` when the connection was lent.
+
+        Returns:
+            False when an answer is out in part, so that the connection is of no use any more.
+        """
+        before, after, read_after = _SLOT.unpack_from(self._memory, 8 * (64 + 4 * slot))
+        written, read = (now - then for now, then in zip(counts(connection), base, strict=True))
+        if written == after:
+            if read < read_after:
+                with contextlib.suppress(OSError):
+                    connection.recv_into(bytearray(1), read_after - read, socket.MSG_TRUNC | socket.MSG_DONTWAIT)
+            return True
+        return bool(written == before)
+
+
+def counts(connection: socket.socket) -> tuple[int, int]:
+    """The bytes that were written to and read from a TCP connection so far."""
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    acked, received = _COUNTS.unpack_from(info, _COUNTS_AT)
+    return acked + _queued(connection, termios.TIOCOUTQ), received - _queued(connection, termios.FIONREAD)
+
+
+def _queued(connection: socket.socket, request: int) -> int:
+    size_bytes: int = struct.unpack("i", fcntl.ioctl(connection, request, bytes(4)))[0]
+    return size_bytes

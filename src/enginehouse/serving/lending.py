@@ -1,0 +1,194 @@
+"""Lends client connections to a model server, so that its requests need not pass through the engine.
+
+The engine keeps its own descriptor of a lent connection and stops reading from it; the model server answers on
+another one. What is lent, and how it comes back, is told in `modelserver.lent`; why nothing is lost when the model
+server dies, in `modelserver.journal`. Owned by `process.ModelProcess`; belongs to its loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+import time
+from typing import NamedTuple, Protocol
+
+from enginehouse.modelserver.journal import BUSY_SINCE, N_ANSWERS, N_SLOTS, USED_AT, Journal, counts
+from enginehouse.modelserver.lent import EVERY, LEND, MAX_HEAD_BYTES, MAX_REQUEST_BYTES, MESSAGE, RECALL
+
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,7})\r\n", re.IGNORECASE)
+_SPECIAL = re.compile(rb"\r\n(transfer-encoding|expect|upgrade|connection)[ \t]*:", re.IGNORECASE)
+_KEEP_ALIVE = re.compile(rb"\r\nconnection: keep-alive\r\n", re.IGNORECASE)
+
+
+class Connection(Protocol):
+    """A client connection that may be lent: the engine has answered its last request and reads no more from it."""
+
+    def fileno(self) -> int:
+        """The engine's descriptor of the connection."""
+        ...
+
+    def returned(self, *, expired: bool) -> None:
+        """The connection is the engine's again; with `expired`, its next request has already waited too long."""
+        ...
+
+    def abort(self) -> None:
+        """Close the connection: an answer is out in part."""
+        ...
+
+
+class Head(NamedTuple):
+    """The head of a request around the digits of its content length."""
+
+    prefix: bytes
+    suffix: bytes
+
+    @classmethod
+    def of(cls, data: bytes) -> Head | None:
+        """The head that `data` begins with; None when it is not whole, or of a kind that is not lent."""
+        end = data.find(b"\r\n\r\n") + 4
+        head = data[:end]
+        if not 4 < end <= MAX_HEAD_BYTES or _SPECIAL.search(_KEEP_ALIVE.sub(b"\r\n", head)):
+            return None
+        lengths = list(_LENGTH.finditer(head))
+        if len(lengths) != 1 or int(lengths[0][1]) + end > MAX_REQUEST_BYTES:
+            return None
+        start, stop = lengths[0].span(1)
+        return cls(head[:start], head[stop:])
+
+
+class _Loan(NamedTuple):
+    connection: Connection
+    base: tuple[int, int]
+
+
+class Lender:
+    """The connections that are lent to one model server.
+
+    Args:
+        channel: SEQPACKET socket to the model server.
+        journal_fd: of the shared memory; closed here.
+    """
+
+    def __init__(self, channel: socket.socket, journal_fd: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._channel = channel
+        self._journal = Journal(journal_fd)
+        os.close(journal_fd)
+        self._loans: dict[int, _Loan | None] = {}
+        self._free = list(range(N_SLOTS))
+        self._all_returned: asyncio.Future[None] | None = None
+        self._open = True
+        channel.setblocking(False)
+        self._loop.add_reader(channel, self._receive)
+
+    def __len__(self) -> int:
+        return len(self._loans)
+
+    @property
+    def n_answers(self) -> int:
+        """Answers given on lent connections so far."""
+        return self._journal.words[N_ANSWERS]
+
+    @property
+    def unused_s(self) -> float:
+        """Seconds since the last of them."""
+        return (time.monotonic_ns() - self._journal.words[USED_AT]) / 1e9
+
+    @property
+    def busy_s(self) -> float:
+        """For how long the model has been in one call; 0 when it is in none."""
+        since_ns = self._journal.words[BUSY_SINCE]
+        return (time.monotonic_ns() - since_ns) / 1e9 if since_ns else 0.0
+
+    def lend(self, connection: Connection, head: Head) -> int | None:
+        """Hand a connection over; its number here, or None when that cannot be done now."""
+        if not self._open or not self._free or self._all_returned is not None:
+            return None
+        slot = self._free.pop()
+        fd = connection.fileno()
+        try:
+            with socket.socket(fileno=os.dup(fd)) as duplicate:
+                base = counts(duplicate)
+            self._journal.clear(slot)
+            message = MESSAGE.pack(LEND, slot, len(head.prefix)) + head.prefix + head.suffix
+            socket.send_fds(self._channel, [message], [fd])
+        except OSError:
+            self._free.append(slot)
+            return None
+        self._loans[slot] = _Loan(connection, base)
+        return slot
+
+    def forget(self, slot: int) -> None:
+        """A lent connection was closed from here."""
+        if slot in self._loans:
+            self._loans[slot] = None
+            self.recall(slot)
+
+    def recall(self, slot: int = EVERY) -> None:
+        """Ask for a connection, or all, back. A dead server's come back by themselves."""
+        with contextlib.suppress(OSError):
+            self._channel.send(MESSAGE.pack(RECALL, slot, 0))
+
+    async def recall_all(self) -> None:
+        """Get all back, each after the answer that is under way, and lend no more until then."""
+        if self._loans and self._open:
+            if self._all_returned is None:
+                self._all_returned = self._loop.create_future()
+            self.recall()
+            await asyncio.shield(self._all_returned)
+
+    def server_ended(self, *, timeout_s: float) -> None:
+        """Take everything back from a model server whose process is gone.
+
+        Args:
+            timeout_s: a request that has been there for longer is not tried again.
+        """
+        if not self._open:
+            return
+        self._receive()
+        self._close()
+        for slot, loan in list(self._loans.items()):
+            usable = expired = False
+            if loan is not None:
+                with socket.socket(fileno=os.dup(loan.connection.fileno())) as connection:
+                    usable = self._journal.settle(slot, connection, loan.base)
+                    waited_s = (time.monotonic_ns() - self._journal.peeked_at(slot)) / 1e9
+                    expired = self.busy_s > 0 and waited_s >= timeout_s and _has_data(connection)
+            self._end(slot, expired=expired)
+            if loan is not None and not usable:
+                loan.connection.abort()
+
+    def _receive(self) -> None:
+        while True:
+            try:
+                message = self._channel.recv(MESSAGE.size)
+            except OSError:
+                return
+            if not message:
+                self._loop.remove_reader(self._channel)
+                return
+            self._end(MESSAGE.unpack(message)[1], expired=False)
+
+    def _end(self, slot: int, *, expired: bool) -> None:
+        loan = self._loans.pop(slot)
+        self._free.append(slot)
+        if self._all_returned is not None and not self._loans:
+            self._all_returned.set_result(None)
+            self._all_returned = None
+        if loan is not None:
+            loan.connection.returned(expired=expired)
+
+    def _close(self) -> None:
+        self._open = False
+        self._loop.remove_reader(self._channel)
+        self._channel.close()
+
+
+def _has_data(connection: socket.socket) -> bool:
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False
