@@ -1,5 +1,6 @@
 # make demo    the whole line in one go: data, training, deployment, predictions (KEEP=1 leaves the engine running)
 # make test    all checks and tests
+# make test-slow  what takes longer: each kind of runtime built and trained in
 # make lint    the checks alone
 # make docs    write the generated pages of docs/ again
 # make lock    resolve the dependencies anew
@@ -15,7 +16,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint lock docs clean
+.PHONY: help demo test test-slow lint lock docs clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -25,6 +26,9 @@ demo: $(VENV)/.installed
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m long
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

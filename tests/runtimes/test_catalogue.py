@@ -6,12 +6,10 @@ import pytest
 import uv
 
 from enginehouse.core.errors import InvalidArgument
-from enginehouse.runtimes import catalogue as catalogue_module
-from enginehouse.runtimes.catalogue import Catalogue, Runtime
+from enginehouse.runtimes.catalogue import Catalogue, Resolution, Runtime, built_in_files
 from enginehouse.runtimes.interpreters import Interpreters
 from enginehouse.testing.replicas import LIGHT_RUNTIME
 
-BUILT_IN = Path(catalogue_module.__file__).parent / "catalogue"
 OWN = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
@@ -25,20 +23,48 @@ class FakeInterpreters(Interpreters):
 
 
 def with_pythons(*versions: str) -> Catalogue:
-    return Catalogue(sorted(BUILT_IN.glob("*.toml")), FakeInterpreters(*versions))
+    return Catalogue(built_in_files(), FakeInterpreters(*versions))
 
 
-def test_one_runtime_for_each_framework() -> None:
+ORIGINAL = [f"1.{minor}" for minor in (0, 1, 2, *range(4, 16))] + [f"2.{minor}" for minor in range(1, 12)]
+PACKAGES = {
+    "TENSORFLOW": ("tensorflow", "tensorflow-cpu"),
+    "SCIKIT_LEARN": ("scikit-learn",),
+    "XGBOOST": ("xgboost", "xgboost-cpu"),
+    "PYTORCH": ("torch",),
+    "JAX": ("jax",),
+    "ONNX": ("onnxruntime",),
+}
+
+
+def test_all_of_the_service_and_one_current_for_each_framework() -> None:
     runtimes = {runtime.name: runtime for runtime in Catalogue.load().runtimes()}
-    assert set(runtimes) >= {"2.21", "scikit-learn-1.9", "xgboost-3.2"}
+    assert list(runtimes)[: len(ORIGINAL)] == ORIGINAL
+    assert set(runtimes) >= {"2.15", "2.21", "scikit-learn-1.9", "xgboost-3.2", "pytorch-2.13", "jax-0.10"}
+    for name in ORIGINAL:
+        runtime = runtimes[name]
+        assert runtime.frameworks["TENSORFLOW"].startswith(name + ".")
+        assert runtime.chief_name == ("master" if name.startswith("1.") else "chief")
+        assert runtime.default_python == ("2.7" if name.startswith("1.") else "3.7")
+        assert {"SCIKIT_LEARN"} | ({"XGBOOST"} if name not in ("1.0", "1.1", "1.2") else set()) < set(
+            runtime.frameworks
+        )
     assert set(runtimes["2.21"].frameworks) == {"TENSORFLOW", "SCIKIT_LEARN", "XGBOOST"}
     assert set(runtimes["scikit-learn-1.9"].frameworks) == {"SCIKIT_LEARN"}
     assert set(runtimes["xgboost-3.2"].frameworks) == {"XGBOOST", "SCIKIT_LEARN"}
 
 
-@pytest.mark.parametrize("runtime", Catalogue.load().runtimes(), ids=lambda runtime: runtime.name)
-def test_locks_hold_exact_versions_with_hashes_and_no_place(runtime: Runtime) -> None:
-    text = runtime.lock.read_text()
+@pytest.mark.parametrize(
+    ("runtime", "python"),
+    [
+        (runtime, python)
+        for runtime in Catalogue.load().runtimes()
+        for python in {version[0]: version for version in runtime.python_versions}.values()
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_locks_hold_exact_versions_with_hashes_and_no_place(runtime: Runtime, python: str) -> None:
+    text = runtime.lock(python).read_text()
     assert not re.search(r"://|file:|--index|--find|--extra|localhost", text)
     entries = re.split(r"\n(?=[A-Za-z0-9])", text.strip())
     for entry in entries:
@@ -46,12 +72,18 @@ def test_locks_hold_exact_versions_with_hashes_and_no_place(runtime: Runtime) ->
         assert "--hash=sha256:" in entry, entry
     pinned = dict(entry.split(" ")[0].split("==") for entry in entries)
     assert len(pinned) == len(entries)  # the same versions for each Python: one numpy
-    for framework, package in (("TENSORFLOW", "tensorflow-cpu"), ("SCIKIT_LEARN", "scikit-learn")):
-        assert runtime.frameworks.get(framework) == pinned.get(package)
-    assert runtime.frameworks.get("XGBOOST") == pinned.get("xgboost-cpu")
-    assert {"pandas", "joblib", "google-cloud-storage", "gcsfs", "orjson", "setuptools", "wheel"} <= set(pinned)
+    for framework, version in runtime.frameworks.items():
+        locked = next(pinned[name] for name in PACKAGES[framework] if name in pinned)
+        assert locked.partition("+")[0] == version or python == "2.7", framework
+    for name in runtime.provides.values():
+        assert name in pinned
     for requirement in runtime.requirements:
-        assert re.split("[<=>]", requirement)[0] in pinned
+        only = re.search(r"python_version (<|>=) '3'", requirement)
+        if only and (only[1] == "<") != (python == "2.7"):
+            continue
+        if python == "2.7" and requirement.split(";")[0] in ("setuptools", "wheel"):
+            continue
+        assert re.split("[<=>;]", requirement)[0] in pinned
 
 
 def test_resolves_names_and_aliases() -> None:
@@ -69,7 +101,9 @@ def test_default_python_is_the_engines_own_then_the_first_that_is_here() -> None
 @pytest.mark.parametrize(
     ("version", "python", "field", "text"),
     [
-        ("1.8", None, "training_input.runtime_version", "'1.8'. Known are: 2.21, scikit-learn-1.9, xgboost-3.2."),
+        ("1.3", None, "training_input.runtime_version", "'1.3'. Known are: 1.0, 1.1, 1.2, 1.4, "),
+        ("1.8", "3.7", "training_input.python_version", "has Python 2.7, 3.5, 3.6, not '3.7'"),
+        ("1.8", "2.7", "training_input.python_version", "Python 2.7 was not found on this host"),
         ("2.21", "2.7", "training_input.python_version", "has Python 3.11, 3.12, 3.13, not '2.7'"),
         ("2.21", "3.13", "training_input.python_version", "Python 3.13 was not found on this host"),
     ],
@@ -78,6 +112,25 @@ def test_wrong_request_names_the_field(version: str, python: str | None, field: 
     with pytest.raises(InvalidArgument) as error:
         with_pythons("3.11").resolve(version, python)
     assert error.value.field == field and text in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("here", "version", "python", "chosen", "reason"),
+    [
+        (("2.7", "3.6"), "1.8", None, "2.7", "Python 2.7 is the runtime's default"),
+        (("3.6",), "1.8", None, "3.6", "the default, 2.7, is not here, and code that needs it may not run"),
+        (("2.7", "3.6"), "1.8", "3.5", "3.6", "Python 3.5 was asked for, and 3.6 is the nearest on this host"),
+        (("3.6", "3.7"), "1.13", "3.6", "3.6", "Python 3.6 was asked for"),
+        (("3.8", "3.9"), "2.5", None, "3.8", "the default, 3.7, is not on this host, and 3.8 is the nearest"),
+        (("3.9", "3.10"), "2.8", "3.8", "3.9", "Python 3.8 was asked for, and 3.9 is the nearest on this host"),
+    ],
+)
+def test_nearest_python_that_runs_the_same_code(
+    here: tuple[str, ...], version: str, python: str | None, chosen: str, reason: str
+) -> None:
+    resolution = with_pythons(*here).resolve(version, python)
+    assert resolution.python_version == chosen and reason in resolution.reason
+    assert with_pythons().chosen(version, chosen, "so it was") == Resolution(resolution.runtime, chosen, "so it was")
 
 
 def test_host_without_any_python_and_another_field_prefix() -> None:
@@ -93,7 +146,7 @@ def test_further_catalogue(tmp_path: Path, catalogue: Catalogue, monkeypatch: py
     )
     monkeypatch.setenv("ENGINEHOUSE_CATALOGUE_DIR", str(tmp_path))
     [mine] = [runtime for runtime in Catalogue.load().runtimes() if runtime.name == "2.21"]
-    assert mine.description == "mine" and mine.lock == tmp_path / "2.21.lock"
+    assert mine.description == "mine" and mine.lock("3.11") == tmp_path / "2.21.lock"
 
 
 @pytest.mark.parametrize("text", ["name =", 'name = "x"', 'name = "bad"', 'surprise = 1\nname = "x"'])

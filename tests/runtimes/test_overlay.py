@@ -187,7 +187,7 @@ def test_sdist_with_a_build_of_its_own(ensure: Ensure, light: Environment, tmp_p
     files = {"pyproject.toml": BACKEND_PROJECT, "backend.py": IN_TREE_BACKEND.format(extra="")}
     site = ensure(make_sdist(tmp_path, files))
     assert run(light, site, "-m", "trainer.task") == "built"
-    assert said == ["Running command: uv build --wheel trainer-0.1.tar.gz", "Successfully installed trainer-0.1"]
+    assert said == ["Building the package: trainer-0.1.tar.gz", "Successfully installed trainer-0.1"]
 
 
 def test_failing_build_has_its_own_words(ensure: Ensure, cache: RuntimeCache, tmp_path: Path, runtimes_dir) -> None:

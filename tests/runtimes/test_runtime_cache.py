@@ -142,7 +142,7 @@ def test_killed_build_leaves_nothing_half_made(tmp_path: Path, catalogue: Catalo
         "catalogue = Catalogue.load(extra=Path(sys.argv[1]))\n"
         f"RuntimeCache(Path(sys.argv[2]), Path(sys.argv[3])).ensure(catalogue.resolve({LIGHT_RUNTIME!r}), print)\n"
     )
-    extra = resolution.runtime.lock.parent
+    extra = resolution.lock.parent
     builder = subprocess.Popen(
         [sys.executable, "-c", code, extra, tmp_path / "cache", slow], stdout=subprocess.DEVNULL
     )

@@ -139,6 +139,7 @@ def _spec(
         packages=tuple(PackageFile(uri=path.name, path=str(path.absolute())) for path in archives),
         runtime_version=resolution.runtime.name,
         python_version=resolution.python_version,
+        runtime_reason=resolution.reason,
         runtimes_dir=str(settings.runtimes_dir),
         uv=str(find_uv()),
         grace_s=settings.cancel_grace_s,

@@ -322,6 +322,7 @@ class JobReconciler:
                 packages=tuple(packages),
                 runtime_version=plan.runtime_version,
                 python_version=plan.python_version,
+                runtime_reason=plan.runtime_reason,
                 runtimes_dir=str(self._settings.runtimes_dir),
                 uv=str(self._uv),
                 grace_s=self._settings.cancel_grace_s,

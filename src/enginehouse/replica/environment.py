@@ -14,7 +14,7 @@ from pathlib import Path
 from enginehouse.core.errors import EngineError
 from enginehouse.replica.spec import MARKER, ReplicaSpec
 from enginehouse.runtimes.cache import RuntimeCache
-from enginehouse.runtimes.catalogue import Catalogue
+from enginehouse.runtimes.catalogue import Catalogue, Resolution
 from enginehouse.runtimes.errors import RuntimesError
 
 OVERLAY_VARIABLE = "ENGINEHOUSE_OVERLAY"
@@ -51,10 +51,10 @@ def prepare(
     """
     uv = Path(spec.uv) if spec.uv else None
     try:
-        resolution = Catalogue.load(uv=uv).resolve(spec.runtime_version, spec.python_version)
+        resolution = _resolution(Catalogue.load(uv=uv), spec)
         cache = RuntimeCache(Path(spec.runtimes_dir), uv)
         environment = cache.ensure(resolution, log)
-        log(f"Using runtime {resolution.runtime.name} with Python {resolution.python_version}.")
+        log(f"Using runtime {resolution.runtime.name} with Python {resolution.python_version}: {resolution.reason}.")
         overlay = None
         if spec.packages:
             for package in spec.packages:
@@ -64,7 +64,16 @@ def prepare(
     except (RuntimesError, EngineError, OSError, ValueError) as error:
         raise EnvironmentFailedError(str(error)) from error
     variables = user_variables(spec, directory, environment.directory, overlay, host)
+    for name, value in resolution.runtime.environment.items():
+        variables.setdefault(name, value.replace("{runtime}", str(environment.directory)))
     return Prepared(environment.python, variables)
+
+
+def _resolution(catalogue: Catalogue, spec: ReplicaSpec) -> Resolution:
+    """What was chosen at submit; a spec without a reason or a Python leaves the choice to the runner."""
+    if spec.python_version and spec.runtime_reason:
+        return catalogue.chosen(spec.runtime_version, spec.python_version, spec.runtime_reason)
+    return catalogue.resolve(spec.runtime_version, spec.python_version)
 
 
 def user_variables(

@@ -62,6 +62,7 @@ class ReplicaSpec:
         unset: variables of the host that the user process does not get.
         packages: installed in this order.
         runtime_version, python_version: resolved by the runtimes' catalogue.
+        runtime_reason: why it chose these; "" where it has not chosen yet.
         runtimes_dir: cache of built environments.
         uv: path of the uv binary that builds them.
         grace_s: seconds between SIGTERM and SIGKILL for what the main process leaves behind.
@@ -79,6 +80,7 @@ class ReplicaSpec:
     uv: str
     grace_s: float
     unset: tuple[str, ...] = ()
+    runtime_reason: str = ""
 
     @property
     def arguments(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""Builds one virtual environment from a lock file with uv. Called by `runtimes.cache` under its lock.
+"""Builds one virtual environment from a lock file. Called by `runtimes.cache` under its lock.
 
-The environment is made in a hidden directory beside its place, its modules are compiled (uv does not, and an import
-without bytecode takes two to three times as long), and one rename puts it in place: what is there is whole.
+The environment is made in a hidden directory beside its place, its modules are compiled (an import without bytecode
+takes two to three times as long), and one rename puts it in place: what is there is whole.
 """
 
 from __future__ import annotations
@@ -12,16 +12,21 @@ import shutil
 import subprocess
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from enginehouse.core.files import atomic_write_json
 from enginehouse.core.units import format_elapsed, format_size
 from enginehouse.runtimes.cache import MARKER_FILE, Progress
 from enginehouse.runtimes.catalogue import Resolution, Runtime
+from enginehouse.runtimes.installer import installer_for
+from enginehouse.runtimes.python2 import name_interpreter
 from enginehouse.runtimes.requirements import normalise
 from enginehouse.runtimes.uvtool import Uv
 
 _REQUIREMENT = re.compile(r"^[A-Za-z0-9]", re.MULTILINE)
+_NOT_COMPILED = "/site-packages/.*/tests?/"
+"""The packages' own tests: they are nearly half of all files, and nobody imports them."""
 
 
 def build_environment(resolution: Resolution, directory: Path, interpreter: Path, uv: Uv, progress: Progress) -> None:
@@ -36,16 +41,16 @@ def build_environment(resolution: Resolution, directory: Path, interpreter: Path
     began = time.monotonic()
     sweep(directory)
     building = directory.with_name(f".building-{directory.name}-{uuid.uuid4().hex[:8]}")
+    installer = installer_for(resolution.python_version, uv)
     try:
         doing = f"Building runtime {runtime.name}"
-        # Scripts of a relocatable environment find their interpreter after the rename.
-        make = ("venv", "--quiet", "--relocatable", "--no-project", "--no-python-downloads", "--python", interpreter)
         building.parent.mkdir(parents=True, exist_ok=True)
-        uv.run(*make, building, doing=doing, directory=building.parent)
-        if _REQUIREMENT.search(runtime.lock.read_text()):
-            install = ("pip", "install", "--require-hashes", "--python", building / "bin/python", "-r", runtime.lock)
-            uv.run(*install, doing=doing, directory=building, progress=progress)
-            _compile(building, directory, progress)
+        installer.create(building, interpreter, doing=doing)
+        if _REQUIREMENT.search(resolution.lock.read_text()):
+            installer.install_lock(building, resolution, doing=doing, progress=progress)
+            _provide(runtime.provides, site_packages(building))
+            _compile(building, installer.compile(building, directory, _NOT_COMPILED), progress)
+        name_interpreter(building / "bin", building / "bin", directory / "bin")
         packages = installed_packages(site_packages(building))
         took_s = time.monotonic() - began
         size_bytes = sum(entry.stat(follow_symlinks=False).st_size for entry in building.rglob("*"))
@@ -96,16 +101,26 @@ def _title(resolution: Resolution) -> str:
     return f"{runtime.name} ({contents})"
 
 
-def _compile(building: Path, directory: Path, progress: Progress) -> None:
-    """Write bytecode that names the final place in tracebacks. Files that don't compile (templates) are left.
+def _provide(provides: Mapping[str, str], site: Path) -> None:
+    """Let a distribution also be there by another name, for those that require that one.
 
-    So are the packages' own tests: they are nearly half of all files, and nobody imports them.
+    Its metadata alone, of the same version, tells all installers that it needs nothing more.
     """
+    packages = installed_packages(site)
+    for name, other in provides.items():
+        info = site / f"{name}-{packages[other]}.dist-info"
+        info.mkdir()
+        text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {packages[other]}\nSummary: Stands for {other}\n"
+        (info / "METADATA").write_text(text)
+        (info / "INSTALLER").write_text("enginehouse\n")
+        record = [f"{info.name}/{file},,\n" for file in ("METADATA", "INSTALLER", "RECORD")]
+        (info / "RECORD").write_text("".join(record))
+
+
+def _compile(building: Path, arguments: Sequence[str], progress: Progress) -> None:
+    """Write bytecode that names the final place in tracebacks. Files that don't compile (templates) are left."""
     began = time.monotonic()
-    python = building / "bin" / "python"
-    strip = ["-s", str(building), "-p", str(directory)]
-    skip = ["-x", "/site-packages/.*/tests?/"]
-    command = [str(python), "-I", "-m", "compileall", "-qq", "-j0", *skip, *strip, str(site_packages(building))]
+    command = [str(building / "bin" / "python"), *arguments]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     progress(f"Compiled the modules in {format_elapsed(time.monotonic() - began)}")

@@ -72,8 +72,10 @@ class RuntimeCache:
 
     def key(self, resolution: Resolution) -> str:
         """The name of the environment that `resolution` needs."""
-        lock_hash = hashlib.sha256(_RECIPE + resolution.runtime.lock.read_bytes()).hexdigest()
-        return f"{resolution.runtime.name}-py{resolution.python_version}-{lock_hash[:12]}"
+        runtime = resolution.runtime
+        provided = repr(sorted(runtime.provides.items())).encode() if runtime.provides else b""
+        lock_hash = hashlib.sha256(_RECIPE + resolution.lock.read_bytes() + provided).hexdigest()
+        return f"{runtime.name}-py{resolution.python_version}-{lock_hash[:12]}"
 
     def ready(self, resolution: Resolution) -> Environment | None:
         """The environment if it is built, without building it."""

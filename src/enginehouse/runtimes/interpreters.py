@@ -14,7 +14,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from enginehouse.core.clock import Clock, SystemClock
+
 _PROBE_TIMEOUT_S = 10
+_MISS_HOLDS_S = 20.0
 
 
 class Interpreters:
@@ -22,20 +25,29 @@ class Interpreters:
 
     Args:
         uv: asked last; None skips it.
+        clock: tells how long ago one was looked for in vain.
     """
 
-    def __init__(self, uv: Path | None = None) -> None:
+    def __init__(self, uv: Path | None = None, clock: Clock | None = None) -> None:
         self._uv = uv
+        self._clock = clock or SystemClock()
         self._found: dict[str, Path] = {}
+        self._missed_s: dict[str, float] = {}
 
     def find(self, version: str) -> Path | None:
-        """An interpreter of `version` ("3.12"), or None. One that vanished is looked for again."""
+        """An interpreter of `version` ("3.12"), or None. One that vanished is looked for again; so is, after a while,
+        one that was not there."""
         known = self._found.get(version)
-        if known is None or not known.exists():
-            if (found := self._search(version)) is None:
-                return None
-            self._found[version] = found
-        return self._found[version]
+        if known is not None and known.exists():
+            return known
+        now_s = self._clock.monotonic()
+        if now_s - self._missed_s.get(version, -_MISS_HOLDS_S) < _MISS_HOLDS_S:
+            return None
+        if (found := self._search(version)) is None:
+            self._missed_s[version] = now_s
+            return None
+        self._found[version] = found
+        return found
 
     def _search(self, version: str) -> Path | None:
         if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
@@ -43,9 +55,10 @@ class Interpreters:
         return next((path for path in self._candidates(version) if _is_python(path, version)), None)
 
     def _candidates(self, version: str) -> Iterator[Path]:
-        if on_path := shutil.which(f"python{version}"):
-            yield Path(on_path)
         root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+        on_path = shutil.which(f"python{version}")
+        if on_path and Path(on_path).parent != root / "shims":  # a shim may run nothing, and takes its time for it
+            yield Path(on_path)
         pattern = re.compile(re.escape(version) + r"\.(\d+)")
         versions = [(match, path) for path in root.glob("versions/*") if (match := pattern.fullmatch(path.name))]
         for _, path in sorted(versions, key=lambda item: -int(item[0][1])):
@@ -58,7 +71,8 @@ class Interpreters:
 
 def _is_python(path: Path, version: str) -> bool:
     """Whether it runs and is what its name says: a pyenv shim on PATH may be neither."""
-    return _output([str(path), "-I", "-S", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]) == version
+    tell = "import sys; print('%d.%d' % sys.version_info[:2])"
+    return _output([str(path), "-E", "-s", "-S", "-c", tell]) == version
 
 
 def _output(command: list[str]) -> str | None:

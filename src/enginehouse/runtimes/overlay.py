@@ -2,7 +2,7 @@
 
 In come a built environment and archives in their order, out comes `OVERLAYS/<key>/site`. Each package is installed
 itself, then what they need; what the runtime has already is not installed again. Packages that are plain are copied;
-the others, and dependencies, go through uv.
+the others, and dependencies, go through the installer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from enginehouse.core.files import FileLock, atomic_write_json
 from enginehouse.runtimes.archives import content_hash, write_members
 from enginehouse.runtimes.builder import sweep
 from enginehouse.runtimes.cache import Environment, Progress
-from enginehouse.runtimes.errors import PackageError, RuntimeBuildError
+from enginehouse.runtimes.errors import RuntimeBuildError
+from enginehouse.runtimes.installer import installer_for
 from enginehouse.runtimes.packages import Package, inspect_package
 from enginehouse.runtimes.requirements import is_satisfied, requirement_name
 from enginehouse.runtimes.uvtool import Uv
@@ -28,7 +29,6 @@ MARKER_FILE = "overlay.json"
 """Beside `site`: {"packages": {name: version}, "modules": [dotted names], "dependencies": {name: version}}."""
 
 _RECIPE = "1"
-_CHANGE = re.compile(r" ([+-]) (\S+?)(?:==(\S+)| @ (\S+))$")
 
 
 def ensure_overlay(root: Path, environment: Environment, paths: Sequence[Path], uv: Uv, progress: Progress) -> Path:
@@ -56,7 +56,7 @@ class _Overlay:
     def __init__(self, environment: Environment, packages: Sequence[Package], uv: Uv, progress: Progress) -> None:
         self._environment = environment
         self._packages = packages
-        self._uv = uv
+        self._installer = installer_for(environment.python_version, uv)
         self._progress = progress
         self._installed: list[Package] = []
 
@@ -75,6 +75,7 @@ class _Overlay:
                 "dependencies": added,
             }
             atomic_write_json(building / MARKER_FILE, marker)
+            shutil.rmtree(building / "user", ignore_errors=True)
             building.rename(directory)
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
@@ -88,8 +89,8 @@ class _Overlay:
         if package.files is not None:
             write_members(package.files, site)
         else:
-            install = ("pip", "install", "--no-deps", "--reinstall", "--target", site)
-            self._run_uv(*install, package.path, doing="Installing", on=package)
+            doing = f"Installing {package.path.name}"
+            self._installer.install_package(package.path, site, self._environment, doing=doing)
         self._installed.append(package)
         self._progress(f"Successfully installed {package.name}-{package.version}")
 
@@ -98,26 +99,20 @@ class _Overlay:
         source = building / "source"
         write_members(package.members, source)
         folder = next(source.iterdir())
-        isolation = [] if self._needs_isolation(package) else ["--no-build-isolation"]
         wheels = building / "wheels"
-        self._progress(f"Running command: uv build --wheel {package.path.name}")
-        self._run_uv("build", "--wheel", *isolation, "--out-dir", wheels, folder, doing="Building", on=package)
+        self._progress(f"Building the package: {package.path.name}")
+        self._installer.build_wheel(
+            folder,
+            wheels,
+            self._environment,
+            isolated=self._needs_isolation(package),
+            doing=f"Building {package.path.name}",
+        )
         wheel = next(wheels.glob("*.whl"))
         built = wheel.rename(building / wheel.name)
         shutil.rmtree(source)
         shutil.rmtree(wheels)
         return inspect_package(built, self._environment.python_version)
-
-    def _run_uv(self, *arguments: str | Path, doing: str, on: Package) -> None:
-        """Run uv for one package in the runtime's Python; what it says on failure is about the package."""
-        python = ("--python", self._environment.python)
-        self._uv.run(
-            *arguments,
-            *python,
-            doing=f"{doing} {on.path.name}",
-            directory=self._environment.directory,
-            error=PackageError,
-        )
 
     def _needs_isolation(self, package: Package) -> bool:
         """Whether the build asks for more than the runtime has."""
@@ -136,24 +131,18 @@ class _Overlay:
         if not needed:
             return {}
         doing = "Installing what the packages need (" + ", ".join(needed) + ")"
-        self._progress(f"Running command: uv pip install {' '.join(needed)}")
-        python = ("--python", self._environment.python)
-        plan = self._uv.run("pip", "install", "--dry-run", *python, *needed, doing=doing, directory=building)
-        changes = [match for line in plan if (match := _CHANGE.match(line))]
-        removed = {match[2]: match[3] for match in changes if match[1] == "-"}
-        added = {match[2]: match[3] or match[4] for match in changes if match[1] == "+"}
-        pins = [m[2] + (f"=={m[3]}" if m[3] else f" @ {m[4]}") for m in changes if m[1] == "+"]
-        if pins:
-            target = ("pip", "install", "--no-deps", "--compile-bytecode", "--target", building / "site")
-            self._uv.run(*target, *python, *pins, doing=doing, directory=building, progress=self._progress)
+        site = building / "site"
+        changes = self._installer.install_missing(
+            needed, site, self._environment, doing=doing, progress=self._progress
+        )
+        if changes.added:
+            names = " ".join(f"{name}-{version}" for name, version in changes.added.items())
+            self._progress(f"Successfully installed {names}")
+        for name, version in sorted(changes.replaced.items()):
             self._progress(
-                "Successfully installed " + " ".join(f"{name}-{version}" for name, version in added.items())
+                f"{name} {changes.added[name]} goes before the runtime's {version}, since the packages ask for it."
             )
-        for name in sorted(removed.keys() & added.keys()):
-            self._progress(
-                f"{name} {added[name]} goes before the runtime's {removed[name]}, since the packages ask for it."
-            )
-        return added
+        return dict(changes.added)
 
     def _unsatisfied(self) -> list[str]:
         """The requirements that are not certainly met."""

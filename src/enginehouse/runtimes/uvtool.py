@@ -1,5 +1,4 @@
-"""Calling uv: the one place that starts it, hands it the host's package settings and turns its failures into
-words."""
+"""Calling uv, and pip where uv can't go: hands them the host's package settings, turns their failures into words."""
 
 from __future__ import annotations
 
@@ -12,6 +11,9 @@ from pathlib import Path
 
 from enginehouse.runtimes.cache import Progress
 from enginehouse.runtimes.errors import RuntimeBuildError, RuntimesError
+
+METADATA_REPAIRS = Path(__file__).with_name("metadata_repairs.toml")
+"""What uv is to take for the metadata of old packages that it refuses to read."""
 
 _MAX_WORDS_CHARS = 8000
 _SUMMARY = re.compile(r"(Resolved|Prepared|Installed|Downloading|Building|Built|Successfully built|warning:)\b")
@@ -57,34 +59,49 @@ class Uv:
         """
         if self._binary is None:
             raise error(f"{doing} failed: uv was not found. Install it with `pip install uv`.")
-        command: Sequence[str] = [str(self._binary), *map(str, arguments)]
-        lines: list[str] = []
-        try:
-            with subprocess.Popen(
-                command,
-                cwd=directory,
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                encoding="utf-8",
-                errors="replace",
-            ) as process:
-                assert process.stdout is not None
-                for line in process.stdout:
-                    lines.append(line.rstrip())
-                    if progress and _SUMMARY.match(line):
-                        progress(line.rstrip())
-        except OSError as failure:
-            raise error(f"{doing} failed: {failure}") from failure
-        if process.returncode:
-            raise error(_words(doing, process.returncode, lines))
-        return lines
+        command = [self._binary, *arguments]
+        return run_tool(command, self._environment(), doing, directory, _SUMMARY, progress, error)
 
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in self._environ.items() if not name.startswith("PYTHON")}
         kept.pop("VIRTUAL_ENV", None)
-        return {**settings_from_pip(self._environ), **kept, "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
+        repairs = {} if _is_configured(self._environ) else {"UV_CONFIG_FILE": str(METADATA_REPAIRS)}
+        told = {**repairs, **settings_from_pip(self._environ), **kept}
+        return {**told, "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
+
+
+def run_tool(
+    command: Sequence[str | Path],
+    environ: Mapping[str, str],
+    doing: str,
+    directory: Path,
+    summary: re.Pattern[str],
+    progress: Progress | None,
+    error: type[RuntimesError],
+) -> list[str]:
+    """Run a tool to its end; its lines that match `summary` go to `progress` as they come. Else as `Uv.run`."""
+    lines: list[str] = []
+    try:
+        with subprocess.Popen(
+            list(map(str, command)),
+            cwd=directory,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(line.rstrip())
+                if progress and summary.match(line):
+                    progress(line.rstrip())
+    except OSError as failure:
+        raise error(f"{doing} failed: {failure}") from failure
+    if process.returncode:
+        raise error(_words(Path(command[0]).name, doing, process.returncode, lines))
+    return lines
 
 
 def settings_from_pip(environ: Mapping[str, str]) -> dict[str, str]:
@@ -93,12 +110,9 @@ def settings_from_pip(environ: Mapping[str, str]) -> dict[str, str]:
     Index, extra indexes, find-links, certificate, proxy, timeout and trusted hosts are understood. uv's own
     variables or its uv.toml win as a whole, since someone who wrote them meant uv.
     """
-    if any(name in environ for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_CONFIG_FILE")):
+    if any(name in environ for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX")) or _is_configured(environ):
         return {}
-    home = Path(environ.get("HOME", "/"))
-    config_home = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
-    if any(path.exists() for path in (config_home / "uv/uv.toml", Path("/etc/uv/uv.toml"))):
-        return {}
+    home, config_home = _homes(environ)
     files = [Path("/etc/pip.conf"), home / ".pip/pip.conf", config_home / "pip/pip.conf"]
     if environ.get("PIP_CONFIG_FILE"):
         files.append(Path(environ["PIP_CONFIG_FILE"]))
@@ -118,6 +132,27 @@ def settings_from_pip(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: ("," if name == "UV_FIND_LINKS" else " ").join(words) for name, words in answer.items()}
 
 
+def settings_for_pip(environ: Mapping[str, str]) -> dict[str, str]:
+    """The reverse: what uv is told by variables, in pip's, where pip is told nothing itself."""
+    said = {
+        f"PIP_{name.upper().replace('-', '_')}": environ[variable].replace(",", " ")
+        for name, variable in _PIP_NAMES.items()
+        if environ.get(variable) and variable.startswith("UV_")
+    }
+    return {**said, **({"PIP_NO_INDEX": "1"} if environ.get("UV_OFFLINE") else {})}
+
+
+def _homes(environ: Mapping[str, str]) -> tuple[Path, Path]:
+    home = Path(environ.get("HOME", "/"))
+    return home, Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+
+
+def _is_configured(environ: Mapping[str, str]) -> bool:
+    """Whether uv has a configuration file of the host's."""
+    own = _homes(environ)[1] / "uv/uv.toml"
+    return "UV_CONFIG_FILE" in environ or own.exists() or Path("/etc/uv/uv.toml").exists()
+
+
 _PIP_NAMES = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -130,11 +165,11 @@ _PIP_NAMES = {
 }
 
 
-def _words(doing: str, status: int, lines: Sequence[str]) -> str:
+def _words(tool: str, doing: str, status: int, lines: Sequence[str]) -> str:
     said = "\n".join(line for line in lines if line and not line.startswith("Using Python"))
     if len(said) > _MAX_WORDS_CHARS:
         said = "…" + said[-_MAX_WORDS_CHARS:]
-    text = f"{doing} failed (uv ended with status {status}):\n{said}"
+    text = f"{doing} failed ({tool} ended with status {status}):\n{said}"
     if _NO_NETWORK.search(said):
         text += (
             "\nThe package index could not be reached. Check the host's network, or its pip and uv index settings."
