@@ -18,9 +18,11 @@ _FIELD = "version.deployment_uri"
 
 # The files that make a directory a model of a framework, at its top.
 MODEL_FILES: dict[str, tuple[str, ...]] = {
-    "TENSORFLOW": ("saved_model.pb", "saved_model.pbtxt"),
-    "SCIKIT_LEARN": ("model.joblib", "model.pkl"),
+    "TENSORFLOW": ("saved_model.pb", "saved_model.pbtxt", "model.keras"),
+    "SCIKIT_LEARN": ("model.joblib", "model.pkl", "model.skops"),
     "XGBOOST": ("model.bst", "model.json", "model.ubj", "model.joblib", "model.pkl"),
+    "PYTORCH": ("model.pt2", "model.pt"),
+    "ONNX": ("model.onnx",),
 }
 
 
@@ -75,7 +77,7 @@ def detect_framework(uri: ObjectUri, artifacts: Iterable[ObjectInfo], requested:
     if requested in MODEL_FILES:
         _require_one(uri, requested, top, field)
         return requested
-    for framework in ("TENSORFLOW", "SCIKIT_LEARN", "XGBOOST"):
+    for framework in MODEL_FILES:
         if top & set(MODEL_FILES[framework]):
             _require_one(uri, framework, top, field)
             return framework

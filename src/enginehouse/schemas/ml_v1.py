@@ -16,7 +16,8 @@ JobState = Literal[
 ]
 ScaleTier = Literal["BASIC", "STANDARD_1", "PREMIUM_1", "BASIC_GPU", "BASIC_TPU", "CUSTOM"]
 VersionState = Literal["UNKNOWN", "READY", "CREATING", "FAILED", "DELETING", "UPDATING"]
-Framework = Literal["FRAMEWORK_UNSPECIFIED", "TENSORFLOW", "SCIKIT_LEARN", "XGBOOST"]
+# PYTORCH and ONNX are ours.
+Framework = Literal["FRAMEWORK_UNSPECIFIED", "TENSORFLOW", "SCIKIT_LEARN", "XGBOOST", "PYTORCH", "ONNX"]
 AcceleratorType = Literal[
     "ACCELERATOR_TYPE_UNSPECIFIED",
     "NVIDIA_TESLA_K80",

@@ -12,6 +12,8 @@ _ADAPTERS = {
     "TENSORFLOW": ("tensorflow", "TensorFlowAdapter"),
     "SCIKIT_LEARN": ("sklearn", "SklearnAdapter"),
     "XGBOOST": ("xgboost", "XgboostAdapter"),
+    "PYTORCH": ("pytorch", "PytorchAdapter"),
+    "ONNX": ("onnx", "OnnxAdapter"),
 }
 
 

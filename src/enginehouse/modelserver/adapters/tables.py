@@ -18,17 +18,18 @@ from enginehouse.modelserver.codecs import Array, decode_b64
 from enginehouse.modelserver.errors import ModelLoadError, PredictionError, describe
 
 SIGNATURE = "predict"
+PICKLED_FILES = ("model.joblib", "model.pkl", "model.skops")
 
 
 def load_pickled(directory: Path) -> Any:
-    """The object in model.joblib, else in model.pkl.
+    """The object in model.joblib, else in model.pkl, else in model.skops.
 
     Raises:
         ModelLoadError: there is neither, or it cannot be read here.
     """
-    path = next((p for name in ("model.joblib", "model.pkl") if (p := directory / name).is_file()), None)
+    path = next((p for name in PICKLED_FILES if (p := directory / name).is_file()), None)
     if path is None:
-        raise ModelLoadError(f"Could not find either model.joblib or model.pkl among {_listing(directory)}.")
+        raise ModelLoadError(f"Could not find any of {', '.join(PICKLED_FILES)} among {_listing(directory)}.")
     try:
         if path.suffix == ".pkl":
             with path.open("rb") as file:
@@ -36,6 +37,11 @@ def load_pickled(directory: Path) -> Any:
                     return pickle.load(file)
                 except pickle.UnpicklingError:
                     pass  # joblib's own format under the other name
+        if path.suffix == ".skops":
+            # Whoever deploys a model lets it run here, as with a pickle; all types in the file are trusted.
+            from skops import io as skops_io
+
+            return skops_io.load(path, trusted=skops_io.get_untrusted_types(file=path))
         import joblib
 
         return joblib.load(path)
