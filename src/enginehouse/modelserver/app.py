@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import select
 import socket
 import time
@@ -27,6 +28,7 @@ from enginehouse.modelserver.errors import ModelLoadError, describe
 from enginehouse.modelserver.frames import CONTROL_ID, FrameReader, pack
 from enginehouse.modelserver.journal import BUSY_SINCE, Journal
 from enginehouse.modelserver.lent import Lent, LentConnections
+from enginehouse.modelserver.window import Window
 
 _RECEIVE_BYTES = 256 * 1024
 _LOOK_AFTER_S = 1.0
@@ -114,6 +116,7 @@ class Service:
         self._lent = None
         if channel is not None and journal is not None:
             self._lent = LentConnections(channel, journal, self._poll)
+        self._window = Window(time.perf_counter)
         self._over = False
 
     def run(self) -> None:
@@ -123,6 +126,7 @@ class Service:
             while not self._over:
                 requests = self._gather(self._poll.poll(_LOOK_AFTER_S))
                 while requests:
+                    self._wait_for_company(requests)
                     requests = self._answer(requests)
                 now_s = time.monotonic()
                 if self._lent is not None and now_s - looked_after_s >= _LOOK_AFTER_S:
@@ -145,9 +149,20 @@ class Service:
                     requests += self._lent.take(fd, event)
         return requests
 
+    def _wait_for_company(self, requests: list[tuple[int | Lent, bytes]]) -> None:
+        """Add what arrives while the window is open."""
+        window = self._window
+        window.open()
+        while window.is_open(len(requests)):
+            if events := self._poll.poll(0):
+                requests += self._gather(events)
+            else:
+                os.sched_yield()  # whoever sends the next request may need this processor
+
     def _answer(self, requests: list[tuple[int | Lent, bytes]]) -> list[tuple[int | Lent, bytes]]:
         """Answer all; what came meanwhile on the connections that were answered."""
         following: list[tuple[int | Lent, bytes]] = []
+        started_s = time.perf_counter()
         if self._journal is not None:
             self._journal.words[BUSY_SINCE] = time.monotonic_ns()
         for answers in self._batcher.answer([body for _, body in requests]):
@@ -163,4 +178,5 @@ class Service:
                 self._connection.sendall(b"".join(frames))
         if self._journal is not None:
             self._journal.words[BUSY_SINCE] = 0
+        self._window.answered(len(requests), time.perf_counter() - started_s)
         return following
