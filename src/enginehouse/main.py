@@ -270,7 +270,6 @@ class Composition:
         return EngineApi(
             store=store,
             catalogue=self._catalogue,
-            runtimes=self._runtimes,
             settings=settings,
             clock=self._clock,
             job_log=lambda name: job_log(store, settings.jobs_dir, name),

@@ -91,6 +91,7 @@ def test_pure_wheel_is_unpacked(ensure: Ensure, light: Environment, tmp_path: Pa
     version = "from importlib.metadata import version; print(version('trainer'))"
     assert run(light, site, "-c", version) == "0.1"
     assert json.loads((site.parent / "overlay.json").read_text()) == {
+        "runtime": light.key,
         "packages": {"trainer": "0.1"},
         "modules": ["trainer", "trainer.task"],
         "dependencies": {},

@@ -24,8 +24,8 @@ from enginehouse.core.settings import SETTINGS, Settings
 from enginehouse.core.units import format_time
 from enginehouse.jobs.queue import ITS_TURN
 from enginehouse.metadata.base import MetadataStore
-from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue
+from enginehouse.runtimes.inventory import Inventory
 from enginehouse.telemetry.joblog import JobLog
 from enginehouse.telemetry.segments import LogRecord
 
@@ -48,7 +48,6 @@ class EngineApi:
 
     store: MetadataStore
     catalogue: Catalogue
-    runtimes: RuntimeCache
     settings: Settings
     clock: Clock
     job_log: Callable[[JobName], JobLog]
@@ -121,23 +120,7 @@ class EngineApi:
         return json_response(request, {"runtimes": await in_thread(self._list_runtimes)})
 
     def _list_runtimes(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "name": runtime.name,
-                "aliases": list(runtime.aliases),
-                "frameworks": runtime.frameworks,
-                "pythonVersions": list(runtime.python_versions),
-                "description": runtime.description,
-                "built": self._is_built(runtime.name),
-            }
-            for runtime in self.catalogue.runtimes()
-        ]
-
-    def _is_built(self, runtime_version: str) -> bool:
-        try:
-            return self.runtimes.ready(self.catalogue.resolve(runtime_version)) is not None
-        except InvalidArgument:  # this host has no Python for it
-            return False
+        return Inventory(self.settings.runtimes_dir, self.catalogue).rows()
 
     async def _settings(self, request: Request) -> Response:
         values = asdict(self.settings)

@@ -84,6 +84,11 @@ class Runtime:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} does not describe a runtime: {error}") from error
 
+    @property
+    def known_python_versions(self) -> list[str]:
+        """What a `pythonVersion` may name, in their order."""
+        return _sorted({*self.python_versions, *self.stands_for})
+
     def lock(self, python_version: str) -> Path:
         """The lock file for a Python that can host the runtime."""
         return self.file.with_name(f"{self.name}-py2.lock" if is_python_2(python_version) else f"{self.name}.lock")
@@ -175,7 +180,7 @@ class Catalogue:
             )
         if python_version is None:
             return self._default(runtime, field)
-        known = _sorted({*runtime.python_versions, *runtime.stands_for})
+        known = runtime.known_python_versions
         if python_version not in known:
             raise InvalidArgument(
                 f"Runtime {runtime.name} has Python {', '.join(known)}, not {python_version!r}.",

@@ -26,7 +26,8 @@ from enginehouse.runtimes.requirements import is_satisfied, requirement_name
 from enginehouse.runtimes.uvtool import Uv
 
 MARKER_FILE = "overlay.json"
-"""Beside `site`: {"packages": {name: version}, "modules": [dotted names], "dependencies": {name: version}}."""
+"""Beside `site`: {"runtime": key of the environment, "packages": {name: version}, "modules": [dotted names],
+"dependencies": {name: version}}."""
 
 _RECIPE = "1"
 
@@ -70,6 +71,7 @@ class _Overlay:
                 self._install(package, building)
             added = self._install_dependencies(building)
             marker = {
+                "runtime": self._environment.key,
                 "packages": {package.name: package.version for package in self._installed},
                 "modules": sorted({module for package in self._installed for module in package.modules}),
                 "dependencies": added,
