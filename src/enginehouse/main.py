@@ -23,8 +23,9 @@ import uv as uv_tool
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from enginehouse.api.auth import AuthApi
@@ -63,6 +64,7 @@ from enginehouse.registry.models import RegisteredModels
 from enginehouse.registry.service import RegistryService
 from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue
+from enginehouse.serving.metrics import render
 from enginehouse.serving.pool import ServerPool
 from enginehouse.serving.router import PredictApp
 from enginehouse.serving.server import Limits
@@ -235,9 +237,13 @@ class Composition:
     def _web(self) -> ASGIApp:
         # The storage API's first: routes are tried in turn, and nothing asks for so much in so many small calls.
         routes = [*storage_routes(self._storage), *self._engine_routes(), *self._ml_routes()]
+        routes.append(Route("/metrics", self._metrics, methods=["GET"]))
         return Starlette(
             routes=routes, exception_handlers={HTTPException: on_http_exception}, lifespan=self._lifespan
         )
+
+    async def _metrics(self, _request: Request) -> Response:
+        return PlainTextResponse(render(self._pool), media_type="text/plain; version=0.0.4")
 
     def _ml_routes(self) -> list[BaseRoute]:
         store, settings, clock = self._store, self._settings, self._clock

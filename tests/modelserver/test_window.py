@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from enginehouse.modelserver.window import Window
 
+Learned = tuple[Window, "Ticking", list[str]]
+
 
 class Ticking:
     """A clock that a look at it moves on."""
@@ -29,43 +31,44 @@ def looks(window: Window, arrivals: list[int]) -> int:
     return n_looks
 
 
-def learned(requests: int, seconds: float, **options: int) -> tuple[Window, Ticking]:
+def learned(requests: int, seconds: float, **options: int) -> Learned:
     clock = Ticking(1e-6)
-    window = Window(clock, **options)
+    closed: list[str] = []
+    window = Window(clock, on_close=closed.append, **options)
     for _ in range(50):
         window.answered(requests, seconds)
-    return window, clock
+    return window, clock, closed
 
 
 def test_a_lone_client_waits_for_one_empty_look() -> None:
-    window, _ = learned(1, 0.001)
+    window, _, closed = learned(1, 0.001)
     assert looks(window, []) == 1
-    assert window.closed == {"full": 0, "idle": 1, "deadline": 0}
+    assert closed == ["idle"]
 
 
 def test_a_batch_waits_for_the_usual_company_and_no_longer() -> None:
-    window, _ = learned(8, 0.001)
+    window, _, closed = learned(8, 0.001)
     assert looks(window, [0, 3, 0, 4]) == 5
-    assert window.closed["idle"] == 1
+    assert closed == ["idle"]
 
 
 def test_a_wait_is_at_most_half_of_what_a_batch_takes() -> None:
-    window, clock = learned(8, 0.001)
+    window, clock, closed = learned(8, 0.001)
     looks(window, [])
-    assert window.closed["deadline"] == 1
+    assert closed == ["deadline"]
     assert 0.0005 <= clock.now_s < 0.00052
 
 
 def test_a_slow_model_makes_nobody_wait_for_more_than_two_milliseconds() -> None:
-    window, clock = learned(8, 10.0)
+    window, clock, _ = learned(8, 10.0)
     looks(window, [])
     assert clock.now_s < 0.0021
 
 
 def test_a_full_batch_is_closed_at_once() -> None:
-    window, _ = learned(8, 0.001, max_requests=4)
+    window, _, closed = learned(8, 0.001, max_requests=4)
     assert looks(window, [3]) == 1
-    assert window.closed["full"] == 1
+    assert closed == ["full"]
 
 
 @given(
@@ -74,9 +77,10 @@ def test_a_full_batch_is_closed_at_once() -> None:
 )
 def test_every_batch_closes_in_time_for_one_reason(past: list[tuple[int, float]], arrivals: list[int]) -> None:
     clock = Ticking(1e-4)
-    window = Window(clock)
+    closed: list[str] = []
+    window = Window(clock, on_close=closed.append)
     for n_requests, seconds in past:
         window.answered(n_requests, seconds)
     looks(window, arrivals)
-    assert sum(window.closed.values()) == 1
+    assert len(closed) == 1
     assert clock.now_s <= 0.0025

@@ -26,6 +26,7 @@ from enginehouse.api.lendable import LendableProtocol
 from enginehouse.modelserver.journal import Journal, counts
 from enginehouse.modelserver.lent import MAX_REQUEST_BYTES, Incomplete, Lent, NotOurs
 from enginehouse.serving.lending import Head
+from enginehouse.serving.metrics import render
 from enginehouse.serving.pool import ServerPool
 from enginehouse.serving.router import PredictApp
 from enginehouse.serving.types import ServedVersion
@@ -122,6 +123,26 @@ def test_a_connection_is_lent_after_its_first_answer(run: Run, obedient: ServedV
                 assert await client.predict(number, 7) == [2 * number, 14]
             lender = front.pool.lender(obedient.uid)
             assert lender is not None and lender.n_answers == 200
+
+    run(scenario())
+
+
+def test_what_is_counted_outlives_the_model_server(run: Run, obedient: ServedVersion, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running_front(obedient, tmp_path) as front, Client(front) as client:
+            for number in range(10):
+                await client.predict(number)
+            [server] = front.pool.servers()
+            await server.stop()
+            assert await client.predict(1) == [2]
+            text = render(front.pool)
+            labels = 'project="p",model="m",version="v"'
+            for phase in ("queue", "decode", "model", "encode"):
+                name = f'enginehouse_prediction_phase_seconds_bucket{{{labels},phase="{phase}",le="+Inf"}}'
+                assert f"{name} 11\n" in text
+            assert f"enginehouse_model_server_up{{{labels}}} 1\n" in text
+            batches = [line for line in text.splitlines() if line.startswith("enginehouse_prediction_batches_total")]
+            assert sum(int(line.split()[-1]) for line in batches) == 11
 
     run(scenario())
 

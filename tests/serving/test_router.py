@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from enginehouse.core.errors import DeadlineExceeded, EngineError, NotFound
+from enginehouse.core.errors import DeadlineExceeded, EngineError, NotFound, ResourceExhausted
 from enginehouse.core.names import VersionName
 from enginehouse.serving.router import PredictApp
 from enginehouse.serving.types import Answer, ServedVersion
@@ -97,6 +97,14 @@ class Client:
         return start["status"], answer_headers, json.loads(body["body"])
 
 
+def test_whom_there_is_no_room_for_is_told_when_to_come_back() -> None:
+    client = Client()
+    client.pool.failure = ResourceExhausted("Too many pending prediction requests.")
+    status, headers, body = client.post(MODEL, b"{}")
+    assert (status, headers["retry-after"]) == (429, "1")
+    assert body["error"]["status"] == "RESOURCE_EXHAUSTED"
+
+
 def test_the_default_version_and_a_named_one() -> None:
     client = Client()
     status, headers, body = client.post(MODEL, b"12345")
@@ -121,6 +129,7 @@ def test_versions_are_looked_up_once_until_they_are_forgotten() -> None:
     client.app.forget("other", "m")
     assert client.post(MODEL, b"")[2] == {"predictions": ["v1", 0]}
     client.app.forget("p", "m")
+    assert set(client.pool.recalled) == {"v1", "v2"}
     assert client.post(MODEL, b"")[2] == {"predictions": ["v2", 0]}
     assert client.post(VERSION, b"")[2] == {"predictions": ["v2", 0]}
     assert len(client.directory.asked) == 4

@@ -72,7 +72,9 @@ def run(
     report["lends"] = True
     report["loadS"] = time.time() - started_s
     connection.sendall(pack(CONTROL_ID, 200, dumps(report)))
-    Service(connection, Batcher(adapter, max_rows=max_rows), channel, Journal(journal_fd)).run()
+    journal = Journal(journal_fd)
+    batcher = Batcher(adapter, max_rows=max_rows, observe=journal.observe)
+    Service(connection, batcher, channel, journal).run()
     return 0
 
 
@@ -99,12 +101,11 @@ class Service:
 
     Args:
         connection: the engine's frames, blocking.
-        channel: where connections are lent, see `lent`; None when they are not.
+        channel: where connections are lent, see `lent`.
+        journal: the memory shared with the engine.
     """
 
-    def __init__(
-        self, connection: socket.socket, batcher: Batcher, channel: socket.socket | None, journal: Journal | None
-    ) -> None:
+    def __init__(self, connection: socket.socket, batcher: Batcher, channel: socket.socket, journal: Journal) -> None:
         self._connection = connection
         self._batcher = batcher
         self._channel = channel
@@ -113,10 +114,8 @@ class Service:
         self._buffer = bytearray(_RECEIVE_BYTES)
         self._poll = select.epoll()
         self._poll.register(connection, select.EPOLLIN)
-        self._lent = None
-        if channel is not None and journal is not None:
-            self._lent = LentConnections(channel, journal, self._poll)
-        self._window = Window(time.perf_counter)
+        self._lent = LentConnections(channel, journal, self._poll)
+        self._window = Window(time.perf_counter, on_close=journal.closed)
         self._over = False
 
     def run(self) -> None:
@@ -126,10 +125,12 @@ class Service:
             while not self._over:
                 requests = self._gather(self._poll.poll(_LOOK_AFTER_S))
                 while requests:
+                    seen_s = time.perf_counter()
                     self._wait_for_company(requests)
+                    self._journal.observe("queue", time.perf_counter() - seen_s, len(requests))
                     requests = self._answer(requests)
                 now_s = time.monotonic()
-                if self._lent is not None and now_s - looked_after_s >= _LOOK_AFTER_S:
+                if now_s - looked_after_s >= _LOOK_AFTER_S:
                     self._lent.look_after(now_s)
                     looked_after_s = now_s
 
@@ -142,11 +143,10 @@ class Service:
                 self._over = not size_bytes
                 frames = self._reader.feed(bytes(memoryview(self._buffer)[:size_bytes]))
                 requests += [(request_id, payload) for request_id, _, payload in frames]
-            elif self._lent is not None:
-                if self._channel is not None and fd == self._channel.fileno():
-                    self._lent.receive()
-                else:
-                    requests += self._lent.take(fd, event)
+            elif fd == self._channel.fileno():
+                self._lent.receive()
+            else:
+                requests += self._lent.take(fd, event)
         return requests
 
     def _wait_for_company(self, requests: list[tuple[int | Lent, bytes]]) -> None:
@@ -163,8 +163,7 @@ class Service:
         """Answer all; what came meanwhile on the connections that were answered."""
         following: list[tuple[int | Lent, bytes]] = []
         started_s = time.perf_counter()
-        if self._journal is not None:
-            self._journal.words[BUSY_SINCE] = time.monotonic_ns()
+        self._journal.words[BUSY_SINCE] = time.monotonic_ns()
         for answers in self._batcher.answer([body for _, body in requests]):
             now_s = time.time()
             frames = []
@@ -172,11 +171,10 @@ class Service:
                 asker = requests[position][0]
                 if isinstance(asker, int):
                     frames.append(pack(asker, status, body))
-                elif self._lent is not None:
+                else:
                     following += self._lent.answer(asker, status, body, now_s)
             if frames:
                 self._connection.sendall(b"".join(frames))
-        if self._journal is not None:
-            self._journal.words[BUSY_SINCE] = 0
+        self._journal.words[BUSY_SINCE] = 0
         self._window.answered(len(requests), time.perf_counter() - started_s)
         return following

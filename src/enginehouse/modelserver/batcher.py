@@ -7,8 +7,9 @@ waits for company: a request that finds the model idle runs at once and alone. C
 from __future__ import annotations
 
 import sys
+import time
 import traceback
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from enginehouse.modelserver.adapters.base import Adapter, Call
@@ -17,6 +18,9 @@ from enginehouse.modelserver.errors import PredictionError, describe
 
 DEFAULT_MAX_ROWS = 1024
 """A merged call has at most this many rows; a single request may have more and then runs alone."""
+
+
+Observe = Callable[[str, float, int], None]
 
 
 class BatchAnswer(NamedTuple):
@@ -33,16 +37,24 @@ class Batcher:
     Requests are merged when the adapter says that their calls may be (same signature, dtypes and shapes). When a
     merged call fails or does not give one row per instance, each of its requests runs alone, so that a bad one fails
     alone. Belongs to one thread.
+
+    Args:
+        max_rows: bound of a merged call.
+        observe: told how long a phase ("decode", "model", "encode") took, and for how many requests.
     """
 
-    def __init__(self, adapter: Adapter, *, max_rows: int = DEFAULT_MAX_ROWS) -> None:
+    def __init__(
+        self, adapter: Adapter, *, max_rows: int = DEFAULT_MAX_ROWS, observe: Observe = lambda *_: None
+    ) -> None:
         self._adapter = adapter
         self._max_rows = max_rows
+        self._observe = observe
 
     def answer(self, bodies: Sequence[bytes]) -> Iterator[list[BatchAnswer]]:
         """Yield answers as they are ready, those of one model call together; each index comes exactly once."""
         groups: dict[Hashable, list[tuple[int, Call]]] = {}
         at_once: list[BatchAnswer] = []
+        started_s = time.perf_counter()
         for index, body in enumerate(bodies):
             try:
                 request = parse_request(body)
@@ -55,6 +67,7 @@ class Batcher:
                 continue
             key = ("alone", index) if call.merge_key is None else ("merge", call.merge_key)
             groups.setdefault(key, []).append((index, call))
+        self._observe("decode", time.perf_counter() - started_s, len(bodies))
         if at_once:
             yield at_once
         for group in groups.values():
@@ -81,25 +94,37 @@ class Batcher:
 
     def _run_alone(self, index: int, call: Call) -> BatchAnswer:
         try:
-            return _success(index, self._adapter.run(call))
+            rows = self._timed_run(call, 1)
+            started_s = time.perf_counter()
+            answer = _success(index, rows)
+            self._observe("encode", time.perf_counter() - started_s, 1)
+            return answer
         except (Exception, SystemExit) as error:  # a model's predict may call sys.exit
             return _failure(index, error)
 
     def _run_merged(self, part: list[tuple[int, Call]]) -> list[BatchAnswer] | None:
         try:
             call = self._adapter.merge([call for _, call in part])
-            rows = self._adapter.run(call)
+            rows = self._timed_run(call, len(part))
             if len(rows) != call.n_rows:
                 return None
             answers = []
             start = 0
+            started_s = time.perf_counter()
             for index, single in part:
                 end = start + single.n_rows
                 answers.append(_success(index, rows[start:end]))
                 start = end
+            self._observe("encode", time.perf_counter() - started_s, len(part))
             return answers
         except (Exception, SystemExit):
             return None
+
+    def _timed_run(self, call: Call, n_requests: int) -> list[Any]:
+        started_s = time.perf_counter()
+        rows = self._adapter.run(call)
+        self._observe("model", time.perf_counter() - started_s, n_requests)
+        return rows
 
 
 def _success(index: int, rows: list[Any]) -> BatchAnswer:

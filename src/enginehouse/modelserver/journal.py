@@ -12,6 +12,8 @@ So a request is either still there, to be read by the engine, or its answer is o
     word 0        CLOCK_MONOTONIC in ns since when the model runs a call, 0 when it does not
     word 1        CLOCK_MONOTONIC in ns of the last answer on a lent connection
     word 2        number of such answers
+    words 3 … 5   number of batches that were closed because they were full, idle, or at their deadline (`window`)
+    words 8 … 63  per phase of a request (queue, decode, model, encode): requests by duration, then ns in all
     word 64 + 4n  slot n: bytes written before the answer, and after it; bytes read after it; ns when it was peeked at
 
 All are unsigned 64-bit words of this machine's order; bytes are counted from the moment of lending.
@@ -19,6 +21,7 @@ All are unsigned 64-bit words of this machine's order; bytes are counted from th
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import fcntl
 import mmap
@@ -29,6 +32,11 @@ import termios
 
 N_SLOTS = 1024
 BUSY_SINCE, USED_AT, N_ANSWERS = 0, 1, 2
+CLOSED = {"full": 3, "idle": 4, "deadline": 5}
+PHASES = {"queue": 8, "decode": 22, "model": 36, "encode": 50}
+BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 1.0, 10.0)
+"""Upper bounds of the durations that are counted apart; longer ones are counted after them, then comes the sum."""
+N_COUNTERS = 64
 SIZE_BYTES = 8 * (64 + 4 * N_SLOTS)
 _SLOT = struct.Struct("=QQQ")
 _TCP_INFO_BYTES = 136
@@ -49,6 +57,16 @@ class Journal:
         fd = os.memfd_create("journal")
         os.ftruncate(fd, SIZE_BYTES)
         return fd
+
+    def observe(self, phase: str, seconds: float, n_requests: int) -> None:
+        """So many requests have spent so long in a phase, together."""
+        first = PHASES[phase]
+        self.words[first + bisect.bisect_left(BOUNDS_S, seconds)] += n_requests
+        self.words[first + len(BOUNDS_S) + 1] += int(seconds * 1e9) * n_requests
+
+    def closed(self, reason: str) -> None:
+        """A batch was closed for a reason."""
+        self.words[CLOSED[reason]] += 1
 
     def clear(self, slot: int) -> None:
         """Begin with a new connection."""

@@ -4,7 +4,7 @@ A batch costs the model's fixed price once, so company is worth a wait, but only
 the wait is short against the call. Both are learned: how many requests the last batches had (a client that waits for
 its answer asks again as soon as it has it), and how long they took. A lone client never waits.
 
-Each batch is closed for one of three reasons, which are counted:
+Each batch is closed for one of three reasons:
 
     full       as many requests as a batch may have
     idle       all that were to be expected are there, and nobody else
@@ -30,16 +30,19 @@ class Window:
     Args:
         clock: seconds, rising.
         max_requests: of one batch.
+        on_close: told the reason, batch by batch.
     """
 
-    def __init__(self, clock: Callable[[], float], *, max_requests: int = MAX_REQUESTS) -> None:
+    def __init__(
+        self, clock: Callable[[], float], *, max_requests: int = MAX_REQUESTS, on_close: Callable[[str], None]
+    ) -> None:
         self._clock = clock
+        self._on_close = on_close
         self._max_requests = max_requests
         self._usual_requests = 1.0
         self._usual_s = 0.0
         self._opened_s = 0.0
         self._n_before = 0
-        self.closed = {"full": 0, "idle": 0, "deadline": 0}
 
     def open(self) -> None:
         """A batch has its first requests."""
@@ -63,5 +66,5 @@ class Window:
         self._usual_s += _MEMORY * (seconds - self._usual_s)
 
     def _close(self, reason: str) -> bool:
-        self.closed[reason] += 1
+        self._on_close(reason)
         return False

@@ -15,7 +15,7 @@ import socket
 import time
 from typing import NamedTuple, Protocol
 
-from enginehouse.modelserver.journal import BUSY_SINCE, N_ANSWERS, N_SLOTS, USED_AT, Journal, counts
+from enginehouse.modelserver.journal import BUSY_SINCE, N_ANSWERS, N_COUNTERS, N_SLOTS, USED_AT, Journal, counts
 from enginehouse.modelserver.lent import EVERY, LEND, MAX_HEAD_BYTES, MAX_REQUEST_BYTES, MESSAGE, RECALL
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,7})\r\n", re.IGNORECASE)
@@ -91,6 +91,11 @@ class Lender:
     def n_answers(self) -> int:
         """Answers given on lent connections so far."""
         return self._journal.words[N_ANSWERS]
+
+    @property
+    def counters(self) -> list[int]:
+        """The counters of the journal, by word."""
+        return self._journal.words[:N_COUNTERS].tolist()
 
     @property
     def unused_s(self) -> float:

@@ -93,6 +93,10 @@ class ServerPool:
         if (lender := self.lender(uid)) is not None:
             lender.recall()
 
+    def servers(self) -> list[VersionServer]:
+        """Those of all versions that were used since the engine started."""
+        return list(self._servers.values())
+
     def pids(self) -> dict[str, int]:
         """Process id by version uid, of the servers that are ready now."""
         return {uid: pid for uid, server in self._servers.items() if (pid := server.pid) is not None}

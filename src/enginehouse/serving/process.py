@@ -134,6 +134,11 @@ class ModelProcess(asyncio.Protocol):
         return self._lender if self._lends and not self.closed else None
 
     @property
+    def counters(self) -> list[int]:
+        """What the server counted (`modelserver.journal`), also after its end."""
+        return self._lender.counters
+
+    @property
     def pid(self) -> int:
         """The process id, also after its end."""
         return self._process.pid

@@ -139,6 +139,8 @@ def _error_answer(error: EngineError) -> Answer:
 
 async def _respond(send: Send, status: int, body: bytes) -> None:
     headers = [(b"content-type", b"application/json; charset=UTF-8"), (b"content-length", b"%d" % len(body))]
+    if status == 429:
+        headers.append((b"retry-after", b"1"))
     if status == 413:
         headers.append((b"connection", b"close"))  # the rest of the body is not read
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enginehouse.core.errors import DeadlineExceeded, Internal, ResourceExhausted, Unavailable
+from enginehouse.modelserver.journal import N_COUNTERS
 from enginehouse.serving.lending import Lender
 from enginehouse.serving.process import ModelProcess, ServerGone
 from enginehouse.serving.types import Answer, DeployReport, ModelLoadError, ServedVersion
@@ -73,6 +74,13 @@ class VersionServer:
         self.n_pending = 0
         self._pending_bytes = 0
         self._used_at = self._loop.time()
+        self._earlier_counters = [0] * N_COUNTERS
+
+    @property
+    def counters(self) -> list[int]:
+        """What the version's model servers counted in all their lives, by word of `modelserver.journal`."""
+        current = self._process.counters if self._process is not None else [0] * N_COUNTERS
+        return [sum(pair) for pair in zip(self._earlier_counters, current, strict=True)]
 
     @property
     def pid(self) -> int | None:
@@ -151,7 +159,8 @@ class VersionServer:
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.wait([self._starting])
-        process, self._process = self._process, None
+        process = self._process
+        self._earlier_counters, self._process = self.counters, None
         if process is not None:
             await process.kill()
 
@@ -226,7 +235,7 @@ class VersionServer:
         except BaseException:
             await process.kill()
             raise
-        self._process = process
+        self._earlier_counters, self._process = self.counters, process
         self._used_at = self._loop.time()
         return process
 
