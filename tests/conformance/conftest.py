@@ -79,6 +79,7 @@ def trained_model(wired: Mapping[str, str]) -> str:
         _enter(wired, patch)
         bucket = storage.Client().create_bucket(BUCKET)
         bucket.blob("trainer-0.1.tar.gz").upload_from_string(make_sdist({"trainer/task.py": TRAINER}))
+        bucket.blob("instances.txt").upload_from_string("[5.1, 3.5, 1.4, 0.2]\n[6.3, 2.9, 5.6, 1.8]\n")
         jobs = discovery.build("ml", "v1").projects().jobs()
         jobs.create(parent=PARENT, body=training_job("made_1")).execute()
         assert wait_for_job(jobs, "made_1")["state"] == "SUCCEEDED"

@@ -24,10 +24,9 @@ pytestmark = [
 INSTANCES = "[5.1, 3.5, 1.4, 0.2]\n[6.3, 2.9, 5.6, 1.8]\n"
 VERSION_YAML = f"deploymentUri: {MODEL_URI}\nruntimeVersion: scikit-learn-1.9\nframework: SCIKIT_LEARN\n"
 POLICY = '{"bindings": [{"role": "roles/ml.viewer", "members": ["user:set@example.com"]}]}'
-NO_BATCH = "refused: comes with the prediction service"
 NO_EXPLANATIONS = "refused: comes with the prediction service"
 
-JOB_COMMANDS = ("submit training", "list", "describe", "update", "cancel", "stream-logs")
+JOB_COMMANDS = ("submit training", "submit prediction", "list", "describe", "update", "cancel", "stream-logs")
 IAM_COMMANDS = ("get-iam-policy", "set-iam-policy", "add-iam-policy-binding", "remove-iam-policy-binding")
 MODEL_COMMANDS = ("create", "list", "describe", "update", "delete", *IAM_COMMANDS)
 VERSION_COMMANDS = ("create", "list", "describe", "update", "set-default", "delete")
@@ -62,9 +61,7 @@ class Group:
             *(["locations list", "locations describe"] if self.track == "alpha" else []),
         ]
         prefix = " ".join(["gcloud", *self.words])
-        refused = {"jobs submit prediction": NO_BATCH}
-        if self.track:
-            refused["explain"] = NO_EXPLANATIONS
+        refused = {"explain": NO_EXPLANATIONS} if self.track else {}
         return [
             *(pytest.mark.proves(f"{prefix} {each}", state="works") for each in commands),
             *(pytest.mark.proves(f"{prefix} {each}", state=state) for each, state in refused.items()),
@@ -142,20 +139,18 @@ def jobs_scenario(shell: Shell, tag: str) -> None:
         *("--module-name", "trainer.task", "--packages", f"gs://{BUCKET}/trainer-0.1.tar.gz"),
     )
     assert "conflict" in conflict
-    prediction = shell.bad(
-        *(
-            "jobs submit prediction",
-            f"batch_{tag}",
-            "--model",
-            "m",
-            "--data-format",
-            "text",
-            "--region",
-            "us-central1",
-        ),
-        *("--input-paths", f"gs://{BUCKET}/in", "--output-path", f"gs://{BUCKET}/out"),
+    batch = f"batch_{tag}"
+    submitted = shell.good(
+        *("jobs submit prediction", batch, "--model-dir", MODEL_URI, "--runtime-version", "scikit-learn-1.9"),
+        *("--data-format", "text", "--region", "us-central1", "--batch-size", "10", "--max-worker-count", "1"),
+        *("--input-paths", f"gs://{BUCKET}/instances*", "--output-path", f"gs://{BUCKET}/{batch}"),
     )
-    assert "Batch prediction jobs are not available" in prediction
+    assert f"Job [{batch}] submitted successfully." in submitted
+    streamed = shell.good("jobs stream-logs", batch)
+    assert "\tservice\t\tJob completed successfully.\n" in streamed, streamed
+    predicted = shell.read("jobs describe", batch)
+    assert predicted["state"] == "SUCCEEDED"  # type: ignore[index]
+    assert predicted["predictionOutput"]["predictionCount"] == "2"  # type: ignore[index]
 
 
 def models_scenario(shell: Shell, tag: str, directory: Path, group: Group) -> None:
