@@ -67,6 +67,21 @@ def lock_python2(runtime: Runtime) -> str:
     return _compile("\n".join(pins), "--no-deps", "--python-version", "3.6")
 
 
+def check(runtime: Runtime) -> None:
+    """Whether a lock has a file for each Python 3 of this host that can host the runtime.
+
+    Raises:
+        subprocess.CalledProcessError: it has not; uv has said which.
+    """
+    interpreters = Interpreters(Path(uv.find_uv_bin()))
+    for version in runtime.python_versions:
+        if not is_python_2(version) and (python := interpreters.find(version)):
+            command = [uv.find_uv_bin(), "pip", "install", "--quiet", "--dry-run", "--require-hashes", "--no-deps"]
+            with tempfile.TemporaryDirectory() as scratch:
+                place = ["--target", scratch, "--python", python]
+                subprocess.run([*command, *place, "-r", runtime.lock(version)], check=True)
+
+
 def _compile(requirements: str, *options: str) -> str:
     command = [uv.find_uv_bin(), "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header"]
     command += ["--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--fork-strategy", "fewest"]
@@ -97,6 +112,11 @@ def main() -> int:
                 continue
             path = runtime.lock(f"{python}.x")
             path.write_text(text)
+            try:
+                check(runtime)
+            except subprocess.CalledProcessError as error:
+                print(f"{name}: {error}", file=sys.stderr)
+                failed = True
             print(f"{path.name}: {len(re.findall('^[A-Za-z0-9]', text, re.MULTILINE))} packages", flush=True)
     return int(failed)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from enginehouse.core.files import atomic_write_json
 from enginehouse.core.units import format_elapsed, format_size
 from enginehouse.runtimes.cache import MARKER_FILE, Progress
-from enginehouse.runtimes.catalogue import Resolution, Runtime
+from enginehouse.runtimes.catalogue import Resolution
 from enginehouse.runtimes.installer import installer_for
 from enginehouse.runtimes.python2 import name_interpreter
 from enginehouse.runtimes.requirements import normalise
@@ -95,10 +95,10 @@ def installed_packages(site: Path) -> dict[str, str]:
 
 
 def _title(resolution: Resolution) -> str:
-    runtime: Runtime = resolution.runtime
-    main = next((text for text in runtime.requirements if text.startswith(runtime.main_package)), "")
-    contents = f"Python {resolution.python_version}" + (f", {main.replace('==', ' ')}" if main else "")
-    return f"{runtime.name} ({contents})"
+    main = re.escape(resolution.runtime.main_package)
+    locked = re.search(rf"^({main})==(\S+)", resolution.lock.read_text(), re.MULTILINE) if main else None
+    contents = f"Python {resolution.python_version}" + (f", {locked[1]} {locked[2]}" if locked else "")
+    return f"{resolution.runtime.name} ({contents})"
 
 
 def _provide(provides: Mapping[str, str], site: Path) -> None:
