@@ -133,7 +133,8 @@ class Runner:
         spec = self._spec
         work = self._directory / names.WORK_DIR
         work.mkdir(exist_ok=True)
-        self._log.say("Running command: " + shlex.join(["python3", "-m", spec.module, *spec.arguments]))
+        python = "python" if (spec.python_version or "").startswith("2.") else "python3"
+        self._log.say("Running command: " + shlex.join([python, "-m", spec.module, *spec.arguments]))
         process = UserProcess(
             prepared,
             spec.module,

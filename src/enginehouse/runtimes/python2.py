@@ -21,7 +21,7 @@ from enginehouse.runtimes.uvtool import Uv, run_tool, settings_for_pip
 
 VIRTUALENV = "virtualenv==20.21.1"
 _SITE = "lib/python2.7/site-packages"
-_SUMMARY = re.compile(r"(Downloading|Building wheel|Installing collected|Successfully installed)\b")
+_SUMMARY = re.compile(r"(Downloading|Building wheel|Installing collected)\b")
 _INSTALLED = re.compile(r"Successfully installed (.+)")
 
 
