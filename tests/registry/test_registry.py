@@ -170,7 +170,6 @@ def test_a_bad_model_fails_with_the_reason_and_leaves_no_files(world: World) -> 
         ({"framework": "TENSORFLOW"}, "version.deployment_uri", "saved_model.pb"),
         ({"runtime_version": ""}, "version.runtime_version", "scikit-learn-1.9"),
         ({"runtime_version": "0.1"}, "version.runtime_version", "scikit-learn-1.9"),
-        ({"prediction_class": "a.B"}, "version.prediction_class", "not available"),
         ({"version_id": "1"}, "version.name", "start with a letter"),
     ],
 )

@@ -13,6 +13,7 @@ from enginehouse.batch.patterns import Pattern
 from enginehouse.core.errors import EngineError, FailedPrecondition, FieldViolation, InvalidArgument, NotFound
 from enginehouse.core.names import ObjectUri
 from enginehouse.jobs.plan import Plan, PredictionModel, ReplicaPlan
+from enginehouse.modelserver import CUSTOM
 from enginehouse.runtimes.catalogue import Catalogue
 from enginehouse.schemas.ml_v1 import PredictionInput
 from enginehouse.storage.base import ObjectStore
@@ -85,7 +86,7 @@ class PredictionValidator:
         runtime = spec.runtime_version or found.runtime_version or self._newest_runtime(found.framework)
         python = found.python_version if runtime == found.runtime_version else None
         resolution = self._catalogue.resolve(runtime, python, field=FIELD)
-        if found.framework not in resolution.runtime.frameworks:
+        if not found.framework.startswith(CUSTOM) and found.framework not in resolution.runtime.frameworks:
             raise FailedPrecondition(
                 f"The runtime {resolution.runtime.name} has no {found.framework}, which {found.name} needs.",
                 field=f"{FIELD}.runtime_version",

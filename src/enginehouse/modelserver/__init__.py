@@ -4,3 +4,6 @@
 JSON into arrays and back, `adapters/` hold what each framework needs. Imports the standard library, numpy and the one
 framework of the version, and orjson where the runtime has it; nothing else of enginehouse.
 """
+
+CUSTOM = "CUSTOM:"
+"""Begins what stands for a framework where a version has a `predictionClass`, which follows."""

@@ -21,9 +21,9 @@ from enginehouse.core.names import ObjectUri, OperationName, VersionName
 from enginehouse.metadata.base import MetadataStore
 from enginehouse.metadata.records import NewEvent, OperationRecord, VersionRecord
 from enginehouse.registry.artifacts import directory_prefix
-from enginehouse.registry.directory import StoredVersions
+from enginehouse.registry.directory import OVERLAY_LINK, StoredVersions
 from enginehouse.registry.messages import response_of, version_message
-from enginehouse.runtimes.cache import RuntimeCache
+from enginehouse.runtimes.cache import Environment, RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue
 from enginehouse.runtimes.errors import RuntimesError
 from enginehouse.serving.types import DeployReport, ModelLoadError, ServedVersion
@@ -92,7 +92,11 @@ class Deployer:
         """Stop the servers of a version that is gone and remove its files."""
         if self._loop is not None:
             asyncio.run_coroutine_threadsafe(self._pool.retire(uid), self._loop)
-        shutil.rmtree(self._versions_dir / uid, ignore_errors=True)
+        self._remove_files(uid)
+
+    def _remove_files(self, uid: str) -> None:
+        for folder in (self._versions_dir / uid, self._versions_dir / f"{uid}.packages"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _sweep(self) -> None:
         """Remove the files of versions that a kill left behind."""
@@ -100,7 +104,7 @@ class Deployer:
             return
         known = {version.uid for state in ("READY", "CREATING") for version in self._store.versions_in_state(state)}
         for folder in self._versions_dir.iterdir():
-            if folder.name not in known:
+            if folder.name.partition(".")[0] not in known:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _pass(self) -> float:
@@ -147,6 +151,12 @@ class Deployer:
         target = self._versions_dir / version.uid
         if target.is_dir():
             return
+        for place, uri in zip(self._packages(version), version.request.get("packageUris", ()), strict=True):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            package = ObjectUri.parse(uri)
+            _info, source = self._storage.open_read(package.bucket, package.name)
+            with source, place.open("wb") as copy:
+                shutil.copyfileobj(source, copy)
         partial = self._versions_dir / f".{version.uid}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -160,12 +170,34 @@ class Deployer:
         assert self._loop is not None
         resolution = self._directory.resolution(version)
         try:
-            self._runtimes.ensure(resolution, lambda line: _log.info("%s: %s", version.name, line))
+            environment = self._runtimes.ensure(resolution, lambda line: _log.info("%s: %s", version.name, line))
         except RuntimesError as error:
             raise FailedPrecondition(f"The runtime {resolution.runtime.name} can't be built: {error}") from None
+        self._install_packages(version, environment)
         served = self._directory.served(version)
         future = asyncio.run_coroutine_threadsafe(self._pool.deploy(served), self._loop)
         future.result()
+
+    def _packages(self, version: VersionRecord) -> list[Path]:
+        """Where the copies of the version's packages lie, in their order."""
+        folder = self._directory.packages_dir(version)
+        uris = version.request.get("packageUris", ())
+        return [folder / str(index) / uri.rpartition("/")[2] for index, uri in enumerate(uris)]
+
+    def _install_packages(self, version: VersionRecord, environment: Environment) -> None:
+        packages = self._packages(version)
+        if not packages:
+            return
+        try:
+            overlay = self._runtimes.ensure_overlay(environment, packages, lambda line: _log.info("%s", line))
+        except RuntimesError as error:
+            names = ", ".join(path.name for path in packages)
+            raise ModelLoadError(
+                f"Failed to load model: User-provided package {names} failed to install: {error} (Error code: 0)"
+            ) from None
+        link = self._directory.packages_dir(version) / OVERLAY_LINK
+        link.unlink(missing_ok=True)
+        link.symlink_to(overlay)
 
     def _succeed(self, version: VersionRecord, operation: OperationRecord) -> None:
         ready = replace(version, state="READY", revision=version.revision + 1)
@@ -181,7 +213,7 @@ class Deployer:
     def _fail(self, version: VersionRecord, operation: OperationRecord, error: EngineError) -> None:
         if isinstance(error, ModelLoadError):
             error = FailedPrecondition(error.creation_message)
-        shutil.rmtree(self._versions_dir / version.uid, ignore_errors=True)
+        self._remove_files(version.uid)
         self._store.change_version(
             version.name,
             lambda old: (

@@ -12,9 +12,12 @@ from enginehouse.core.errors import FailedPrecondition, Unavailable
 from enginehouse.core.names import ModelName, VersionName
 from enginehouse.metadata.base import MetadataStore
 from enginehouse.metadata.records import VersionRecord
+from enginehouse.modelserver import CUSTOM
 from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue, Resolution
 from enginehouse.serving.types import ServedVersion
+
+OVERLAY_LINK = "overlay"
 
 
 class StoredVersions:
@@ -85,6 +88,24 @@ class StoredVersions:
             name=version.name,
             uid=version.uid,
             directory=self._versions_dir / version.uid,
-            framework=version.framework,
+            framework=adapter_name(version),
             python=environment.python,
+            site_dirs=self._site_dirs(version),
         )
+
+    def packages_dir(self, version: VersionRecord) -> Path:
+        """Where the version's own packages lie, copied as its files are."""
+        return self._versions_dir / f"{version.uid}.packages"
+
+    def _site_dirs(self, version: VersionRecord) -> tuple[Path, ...]:
+        """The directory that the deployer has installed the version's packages into."""
+        if not version.request.get("packageUris"):
+            return ()
+        link = self.packages_dir(version) / OVERLAY_LINK
+        return (link.resolve(),) if link.exists() else ()
+
+
+def adapter_name(version: VersionRecord) -> str:
+    """What the model server loads the version by: its framework, or its own class."""
+    prediction_class = version.request.get("predictionClass")
+    return CUSTOM + prediction_class if prediction_class else version.framework

@@ -7,7 +7,7 @@ from pathlib import Path
 from enginehouse.core.names import ObjectUri
 from enginehouse.jobs.prediction import FIELD, FoundModel
 from enginehouse.registry.artifacts import detect_framework, list_artifacts
-from enginehouse.registry.directory import StoredVersions
+from enginehouse.registry.directory import StoredVersions, adapter_name
 from enginehouse.storage.base import ObjectStore
 
 
@@ -30,7 +30,7 @@ class RegisteredModels:
         version = self._directory.ready(project, model_id, version_id)
         return FoundModel(
             name=str(version.name),
-            framework=version.framework,
+            framework=adapter_name(version),
             runtime_version=version.request["runtimeVersion"],
             python_version=version.request.get("pythonVersion") or None,
             directory=str((self._versions_dir / version.uid).absolute()),

@@ -46,8 +46,6 @@ _VERSION_MASK = {"description", "labels", "etag", "auto_scaling.min_nodes", "aut
 }
 _UNSUPPORTED = {
     "container": "Custom containers are not available in this release.",
-    "prediction_class": "Custom prediction routines are not available in this release.",
-    "package_uris": "Packages for prediction are not available in this release.",
     "explanation_config": "Explanations are not available in this release.",
 }
 
@@ -221,14 +219,34 @@ class RegistryService:
                 "The field is required: the gs:// directory of the model.", field="version.deployment_uri"
             )
         uri = ObjectUri.parse(version.deployment_uri, field="version.deployment_uri")
-        return detect_framework(uri, list_artifacts(self._storage, uri), version.framework)
+        artifacts = list_artifacts(self._storage, uri)
+        for package in version.package_uris:
+            self._require_package(package)
+        if not version.prediction_class:
+            return detect_framework(uri, artifacts, version.framework)
+        if version.framework != "FRAMEWORK_UNSPECIFIED":
+            raise InvalidArgument("Give framework or prediction_class, not both.", field="version.framework")
+        if not version.package_uris:
+            raise InvalidArgument(
+                "The field is required: the packages that hold the prediction class.", field="version.package_uris"
+            )
+        return ""
+
+    def _require_package(self, package: str) -> None:
+        uri = ObjectUri.parse(package, field="version.package_uris")
+        try:
+            self._storage.get(uri.bucket, uri.name)
+        except NotFound:
+            raise FailedPrecondition(
+                f"There is no object {uri}; upload the package first.", field="version.package_uris"
+            ) from None
 
     def _check_runtime(self, version: Version, framework: str) -> None:
         if not version.runtime_version:
             known = ", ".join(self._catalogue.names())
             raise InvalidArgument(f"The field is required. Known runtimes: {known}.", field="version.runtime_version")
         resolution = self._catalogue.resolve(version.runtime_version, version.python_version or None, field="version")
-        if framework not in resolution.runtime.frameworks:
+        if framework and framework not in resolution.runtime.frameworks:
             fitting = [r.name for r in self._catalogue.runtimes() if framework in r.frameworks]
             raise InvalidArgument(
                 f"The runtime {version.runtime_version} has no {framework}; these have: {', '.join(fitting)}.",
@@ -392,6 +410,8 @@ def _as_requested(version: Version) -> Version:
         auto_scaling=version.auto_scaling,
         manual_scaling=version.manual_scaling,
         framework=version.framework,
+        prediction_class=version.prediction_class,
+        package_uris=version.package_uris,
         service_account=version.service_account,
         accelerator_config=version.accelerator_config,
         labels=version.labels,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
+from enginehouse.modelserver import CUSTOM
 from enginehouse.modelserver.adapters.base import Adapter
 from enginehouse.modelserver.errors import ModelLoadError
 
@@ -23,6 +24,10 @@ def load(framework: str, directory: Path) -> Adapter:
     Raises:
         ModelLoadError: the model cannot be loaded, or nobody knows the framework.
     """
+    if framework.startswith(CUSTOM):
+        from enginehouse.modelserver.adapters.custom import CustomAdapter
+
+        return CustomAdapter.load(directory, framework[len(CUSTOM) :])
     place = _ADAPTERS.get(framework)
     if place is None:
         raise ModelLoadError(f"Unknown framework {framework!r}; use one of {', '.join(_ADAPTERS)}.")
