@@ -93,6 +93,8 @@ class _Overlay:
         else:
             doing = f"Installing {package.path.name}"
             self._installer.install_package(package.path, site, self._environment, doing=doing)
+        if package.path.parent == building:  # it was built here
+            package.path.unlink()
         self._installed.append(package)
         self._progress(f"Successfully installed {package.name}-{package.version}")
 
