@@ -83,6 +83,8 @@ class LendableProtocol(BoundedProtocol):
     # serving.lending.Connection
 
     def fileno(self) -> int:
+        if self.transport.is_closing():
+            return -1
         number: int = self.transport.get_extra_info("socket").fileno()
         return number
 

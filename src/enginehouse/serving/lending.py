@@ -18,16 +18,16 @@ from typing import NamedTuple, Protocol
 from enginehouse.modelserver.journal import BUSY_SINCE, N_ANSWERS, N_COUNTERS, N_SLOTS, USED_AT, Journal, counts
 from enginehouse.modelserver.lent import EVERY, LEND, MAX_HEAD_BYTES, MAX_REQUEST_BYTES, MESSAGE, RECALL
 
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,7})\r\n", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,7})(?=\r\n)", re.IGNORECASE)
 _SPECIAL = re.compile(rb"\r\n(transfer-encoding|expect|upgrade|connection)[ \t]*:", re.IGNORECASE)
-_KEEP_ALIVE = re.compile(rb"\r\nconnection: keep-alive\r\n", re.IGNORECASE)
+_KEEP_ALIVE = re.compile(rb"\r\nconnection: keep-alive(?=\r\n)", re.IGNORECASE)
 
 
 class Connection(Protocol):
     """A client connection that may be lent: the engine has answered its last request and reads no more from it."""
 
     def fileno(self) -> int:
-        """The engine's descriptor of the connection."""
+        """The engine's descriptor of the connection; -1 when it is closed."""
         ...
 
     def returned(self, *, expired: bool) -> None:
@@ -50,7 +50,7 @@ class Head(NamedTuple):
         """The head that `data` begins with; None when it is not whole, or of a kind that is not lent."""
         end = data.find(b"\r\n\r\n") + 4
         head = data[:end]
-        if not 4 < end <= MAX_HEAD_BYTES or _SPECIAL.search(_KEEP_ALIVE.sub(b"\r\n", head)):
+        if not 4 < end <= MAX_HEAD_BYTES or _SPECIAL.search(_KEEP_ALIVE.sub(b"", head)):
             return None
         lengths = list(_LENGTH.finditer(head))
         if len(lengths) != 1 or int(lengths[0][1]) + end > MAX_REQUEST_BYTES:
@@ -115,7 +115,7 @@ class Lender:
         slot = self._free.pop()
         fd = connection.fileno()
         try:
-            with socket.socket(fileno=os.dup(fd)) as duplicate:
+            with _duplicate(connection) as duplicate:
                 base = counts(duplicate)
             self._journal.clear(slot)
             message = MESSAGE.pack(LEND, slot, len(head.prefix)) + head.prefix + head.suffix
@@ -158,7 +158,7 @@ class Lender:
         for slot, loan in list(self._loans.items()):
             usable = expired = False
             if loan is not None:
-                with socket.socket(fileno=os.dup(loan.connection.fileno())) as connection:
+                with contextlib.suppress(OSError), _duplicate(loan.connection) as connection:
                     usable = self._journal.settle(slot, connection, loan.base)
                     waited_s = (time.monotonic_ns() - self._journal.peeked_at(slot)) / 1e9
                     expired = self.busy_s > 0 and waited_s >= timeout_s and _has_data(connection)
@@ -190,6 +190,10 @@ class Lender:
         self._open = False
         self._loop.remove_reader(self._channel)
         self._channel.close()
+
+
+def _duplicate(connection: Connection) -> socket.socket:
+    return socket.socket(fileno=os.dup(connection.fileno()))
 
 
 def _has_data(connection: socket.socket) -> bool:
