@@ -18,7 +18,7 @@ from enginehouse.cli.base import Command
 from enginehouse.cli.invocation import Invocation, pass_invocation
 
 TEMPLATES = Path(__file__).parent / "templates"
-FRAMEWORKS = ("tensorflow", "sklearn", "xgboost")
+FRAMEWORKS = ("tensorflow", "tensorflow1", "sklearn", "xgboost")
 SPLIT = {"train_data.csv": 30, "test_data.csv": 10, "hold_out_test.csv": 10}
 """Rows of each class in each file."""
 _SEED = 1
@@ -91,6 +91,8 @@ def _first_of_class(rows: list[Row], species: str) -> Row:
 
 
 def _instance(framework: str, header: Row, row: Row) -> object:
-    """A row as the framework's model takes it: named measurements for TensorFlow, a list for the others."""
+    """A row as the framework's model takes it: by name, as a line of CSV without the species, or as a list."""
+    if framework == "tensorflow1":
+        return ",".join([*row[:-1], ""])
     values = [float(text) for text in row[:-1]]
     return dict(zip(header[:-1], values, strict=True)) if framework == "tensorflow" else values
