@@ -16,6 +16,7 @@ from enginehouse.replica.spec import MARKER, ReplicaSpec
 from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue, Resolution
 from enginehouse.runtimes.errors import RuntimesError
+from enginehouse.runtimes.native import ensure_ca_redirect
 
 OVERLAY_VARIABLE = "ENGINEHOUSE_OVERLAY"
 """Tells the bootstrap where the packages are; taken out before user code runs."""
@@ -66,7 +67,19 @@ def prepare(
     variables = user_variables(spec, directory, environment.directory, overlay, host)
     for name, value in resolution.runtime.environment.items():
         variables.setdefault(name, value.replace("{runtime}", str(environment.directory)))
+    if resolution.runtime.fixed_ca_file and "CURL_CA_BUNDLE" in variables:
+        _preload_redirect(variables, Path(spec.runtimes_dir), uv, log)
     return Prepared(environment.python, variables)
+
+
+def _preload_redirect(variables: dict[str, str], root: Path, uv: Path | None, log: Callable[[str], None]) -> None:
+    """Make old TensorFlow trust the gateway. Without a compiler the job goes on, since it may need no gs:// at all."""
+    try:
+        library = ensure_ca_redirect(root, uv)
+    except RuntimesError as error:
+        log(f"gs:// won't work in TensorFlow here, since a small library for it could not be compiled: {error}")
+    else:
+        variables["LD_PRELOAD"] = os.pathsep.join(filter(None, (str(library), variables.get("LD_PRELOAD", ""))))
 
 
 def _resolution(catalogue: Catalogue, spec: ReplicaSpec) -> Resolution:

@@ -49,6 +49,8 @@ class Runtime:
         torch_backend: which of PyTorch's own indexes has its builds, where the host's index has none ("cpu").
         environment: variables of the user process, unless the job or the host sets them. {runtime} in a value is the
             directory of the environment.
+        fixed_ca_file: its TensorFlow reads the certificates for gs:// from a path that is written into it, whatever
+            the variables say; see runtimes/native.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Runtime:
     provides: Mapping[str, str] = field(default_factory=dict)
     torch_backend: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    fixed_ca_file: bool = False
 
     @classmethod
     def read(cls, path: Path) -> Runtime:
