@@ -2,7 +2,7 @@
 
 import pytest
 
-from enginehouse.cli.shim import gcloud, gsutil, renamed
+from enginehouse.cli.shim import as_it_was, gcloud, gsutil, renamed
 from enginehouse.core.errors import InvalidArgument
 
 
@@ -18,6 +18,24 @@ from enginehouse.core.errors import InvalidArgument
 )
 def test_the_retired_group_gets_its_new_name(arguments: str, expected: str) -> None:
     assert renamed(arguments.split()) == expected.split()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            "jobs submit training j --scale-tier CUSTOM --config c.yaml -- --x 1",
+            "jobs submit training j --config c.yaml -- --x 1",
+        ),
+        ("jobs submit training j --config=c.yaml --scale-tier=custom", "jobs submit training j --config=c.yaml"),
+        ("jobs submit training j --scale-tier BASIC --config c.yaml", None),
+        ("jobs submit training j --scale-tier CUSTOM", None),
+        ("jobs submit training j --scale-tier CUSTOM --config c.yaml --master-machine-type m", None),
+        ("jobs submit training j --config c.yaml -- --scale-tier CUSTOM", None),
+    ],
+)
+def test_machine_types_may_be_in_a_file_alone(arguments: str, expected: str | None) -> None:
+    assert as_it_was(arguments.split()) == (expected or arguments).split()
 
 
 @pytest.mark.parametrize(

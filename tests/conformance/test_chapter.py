@@ -4,22 +4,17 @@ Once with the real gcloud and gsutil of the Cloud SDK, once with none on PATH. S
 """
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from conformance.chapter import Reader, environ_with_sdk, environ_without_sdk
 from conformance.conftest import write
 from enginehouse.testing.engine import EngineProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-SDK = shutil.which("gcloud") and shutil.which("gsutil")
-# What the scripts use besides gcloud and gsutil.
-TOOLS = ("bash", "sh", "date", "cat", "ls", "dirname", "sort", "tail", "head", "env", "sed", "grep", "sleep", "mkdir")
 
 PREPARE = """\
 gsutil mb gs://$bucket_name
@@ -105,17 +100,7 @@ TYPES = {"setosa", "versicolor", "virginica"}
 
 @pytest.fixture(params=["with-sdk", "without-sdk"])
 def environ(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
-    if request.param == "with-sdk":
-        if not SDK:
-            pytest.skip("no Cloud SDK is installed (gcloud and gsutil on PATH)")
-        return dict(os.environ)
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    for tool in TOOLS:
-        found = shutil.which(tool)
-        assert found is not None, tool
-        (tools / tool).symlink_to(found)
-    return {**os.environ, "PATH": str(tools)}
+    return environ_with_sdk() if request.param == "with-sdk" else environ_without_sdk(tmp_path)
 
 
 @pytest.fixture
@@ -126,27 +111,13 @@ def engine(tmp_path: Path) -> Iterator[EngineProcess]:
 
 @pytest.mark.parametrize("framework", PROJECTS)
 def test_the_project(framework: str, environ: dict[str, str], engine: EngineProcess, tmp_path: Path) -> None:
-    mle = f"{sys.executable} -m enginehouse.cli"
-    subprocess.run([*mle.split(), "init", "Iris", "--framework", framework, "--quiet"], cwd=tmp_path, check=True)
     project = tmp_path / "Iris"
+    reader = Reader(project, engine, environ)
+    reader.init(framework)
     shutil.rmtree(project / "scripts")
     for name, text in {"prepare.sh": PREPARE, **PROJECTS[framework]}.items():
         write(project / "scripts" / name, text)
-
-    def source(script: str) -> str:
-        """Run a script in a new shell, as a reader does."""
-        wire = f'eval "$({mle} env --shell bash --data-dir {engine.data_dir})"'
-        done = subprocess.run(
-            ["bash", "-c", f"{wire}; export bucket_name=iris-dataset; set -e; source ./scripts/{script}"],
-            cwd=project,
-            env={**environ, "CLOUDSDK_ML_ENGINE_POLLING_INTERVAL": "1"},
-            capture_output=True,
-            text=True,
-            timeout=400,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
+    source = reader.source
     source("prepare.sh")
     trained = source("single-instance-training.sh")
     assert "] submitted successfully." in trained

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tool, *rest = sys.argv[1:] if arguments is None else arguments
     real = find_real(tool, os.environ)
     if real is not None:
-        os.execv(real, [real, *(renamed(rest) if tool == "gcloud" else rest)])
+        os.execv(real, [real, *(as_it_was(renamed(rest)) if tool == "gcloud" else rest)])
     try:
         answer = gcloud(rest) if tool == "gcloud" else gsutil(rest)
     except InvalidArgument as error:
@@ -64,6 +64,25 @@ def renamed(arguments: Sequence[str]) -> list[str]:
             result[index] = "ai-platform"
         if not word.startswith("-") and word not in _TRACKS:
             break
+    return result
+
+
+def as_it_was(arguments: Sequence[str]) -> list[str]:
+    """gcloud's arguments without `--scale-tier CUSTOM` where the machine types are in the file of `--config`.
+
+    The file says CUSTOM, too; today's gcloud takes the flag only together with one for the master's type.
+    """
+    result = list(arguments)
+    end = result.index("--") if "--" in result else len(result)
+    own = result[:end]
+    given = {word.partition("=")[0] for word in own}
+    if "--config" in given and not given & {"--master-machine-type", "--master-image-uri"}:
+        for index, word in enumerate(own):
+            name, _, value = word.partition("=")
+            is_split = word == "--scale-tier" and index + 1 < end
+            if name == "--scale-tier" and (own[index + 1] if is_split else value).upper() == "CUSTOM":
+                del result[index : index + (2 if is_split else 1)]
+                break
     return result
 
 
