@@ -136,7 +136,7 @@ class TestPackages:
         start, digest, name = uri.rsplit("/", 2)
         assert start == "gs://bkt/jobs/j1/packages"
         assert len(digest) == 64
-        assert name == "trainer-0.0.0-py3-none-any.whl"
+        assert name == "trainer-0.0.0-py2.py3-none-any.whl"
 
     def test_below_the_staging_bucket(self, mle: Mle, accepting: FakeHttpEngine, package: Path) -> None:
         for bucket in ("bkt", "gs://bkt"):
@@ -164,7 +164,7 @@ class TestPackages:
         assert [uri.rpartition("/")[2] for uri in uris] == [
             "far.whl",
             "extra-1.0.tar.gz",
-            "trainer-0.0.0-py3-none-any.whl",
+            "trainer-0.0.0-py2.py3-none-any.whl",
         ]
         assert len({uri.rsplit("/", 2)[1] for uri in uris[1:]}) == 1, "one folder for all that was uploaded"
 

@@ -134,7 +134,8 @@ def test_scikit_learn_as_it_was(engine: EngineProcess, tmp_path: Path) -> None:
     assert "state: SUCCEEDED" in printed
     assert "Using runtime 1.8 with Python 3.6" in printed and "3.5" in printed
     client = connect(url=engine.url)
-    (model,) = [each for each in client.storage.list("iris-sklearn", "iris_") if each.uri.name.endswith("/model.joblib")]
+    listed = client.storage.list("iris-sklearn", "iris_")
+    (model,) = [each for each in listed if each.uri.name.endswith("/model.joblib")]
     assert model.size_bytes > 1000
 
 

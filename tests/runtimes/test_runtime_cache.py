@@ -73,6 +73,21 @@ def test_builds_once_and_whole(tmp_path: Path, index: Path) -> None:
     assert again == []
 
 
+def test_a_distribution_stands_for_another(tmp_path: Path, index: Path) -> None:
+    wheel = make_wheel(index, {"thing/core.py": ""}, name="thing_cpu", version="1.0")
+    extra = tmp_path / "catalogue"
+    catalogue_with(extra, lock_of(wheel))
+    with (extra / "small.toml").open("a") as file:
+        file.write('[provides]\nthing = "thing-cpu"\n')
+    resolution = Catalogue.load(extra=extra).resolve("small")
+    cache, said = RuntimeCache(tmp_path / "cache", UV), []
+    environment = cache.ensure(resolution, lambda line: None)
+    assert environment.packages == {"thing": "1.0", "thing-cpu": "1.0"}
+    trainer = make_wheel(tmp_path, {"trainer/task.py": ""}, requires=["thing[extra]>=1"])
+    cache.ensure_overlay(environment, [trainer], said.append)
+    assert not [line for line in said if line.startswith("Successfully installed thing")]
+
+
 def test_another_lock_is_another_environment(tmp_path: Path) -> None:
     cache = RuntimeCache(tmp_path, UV)
     first = cache.key(catalogue_with(tmp_path / "a", "# one\n").resolve("small"))

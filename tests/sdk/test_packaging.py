@@ -41,7 +41,7 @@ def out(tmp_path: Path, name: str) -> Path:
 class TestWheel:
     def test_content(self, package: Path, tmp_path: Path) -> None:
         wheel = build_package(package, out(tmp_path, "out"))
-        assert wheel.name == "trainer-0.0.0-py3-none-any.whl"
+        assert wheel.name == "trainer-0.0.0-py2.py3-none-any.whl"
         with zipfile.ZipFile(wheel) as archive:
             assert archive.testzip() is None
             assert archive.namelist() == [

@@ -60,7 +60,7 @@ def train(
     It runs in the current folder, but is imported from the installed package as in a job. What follows a lone `--` is
     given to it.
     """
-    from enginehouse.runtimes.catalogue import Catalogue
+    from enginehouse.runtimes.catalogue import Catalogue, version_key
     from enginehouse.sdk import packaging
 
     package = Path(package_path or module_name.partition(".")[0])
@@ -74,8 +74,9 @@ def train(
         archives.append(packaging.build_package(package, Path(scratch)))
         spec = _spec(invocation, module_name, user_args, job_dir, archives, resolution)
         prepared = _prepare(invocation, spec, Path(scratch))
-        # -P: from the installed package, as in a job, not from a folder that happens to be here.
-        command = [str(prepared.python), "-P", "-m", module_name, *spec.arguments]
+        # -P: from the installed package, as in a job, not from a folder that happens to be here. New in Python 3.11.
+        safe_path = ["-P"] if version_key(resolution.python_version) >= (3, 11) else []
+        command = [str(prepared.python), *safe_path, "-m", module_name, *spec.arguments]
         code = _run(command, prepared)
     raise click.exceptions.Exit(code)
 

@@ -73,7 +73,7 @@ def prepare(
 
 
 def _preload_redirect(variables: dict[str, str], root: Path, uv: Path | None, log: Callable[[str], None]) -> None:
-    """Make old TensorFlow trust the gateway. Without a compiler the job goes on, since it may need no gs:// at all."""
+    """Make old TensorFlow trust the gateway; without a compiler the job goes on, as it may need no gs://."""
     try:
         library = ensure_ca_redirect(root, uv)
     except RuntimesError as error:

@@ -128,13 +128,13 @@ def build_wheel(package: Path, out: Path) -> Path:
     contents = {arcname: (path.read_bytes(), bool(path.stat().st_mode & 0o100)) for arcname, path in entries.items()}
     contents[f"{info}/METADATA"] = (f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.0.0\n".encode(), False)
     contents[f"{info}/WHEEL"] = (
-        b"Wheel-Version: 1.0\nGenerator: enginehouse\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        b"Wheel-Version: 1.0\nGenerator: enginehouse\nRoot-Is-Purelib: true\nTag: py2-none-any\nTag: py3-none-any\n",
         False,
     )
     contents[f"{info}/top_level.txt"] = (f"{package.name}\n".encode(), False)
     record = "".join(_record(arcname, data) for arcname, (data, _) in sorted(contents.items()))
     contents[f"{info}/RECORD"] = (f"{record}{info}/RECORD,,\n".encode(), False)
-    wheel = out / f"{name}-0.0.0-py3-none-any.whl"
+    wheel = out / f"{name}-0.0.0-py2.py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         for arcname, (data, executable) in sorted(contents.items()):
             entry = zipfile.ZipInfo(arcname, _TIMESTAMP)
