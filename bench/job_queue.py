@@ -2,7 +2,7 @@
 
 A real engine, one client, one connection. "health" is the same way through HTTP with nothing behind it: the floor.
 
-    python bench/queue.py [--quick]
+    python bench/job_queue.py [--quick]
 """
 
 from __future__ import annotations
