@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,24 +18,24 @@ from enginehouse.core.background import Background
 from enginehouse.core.clock import Clock
 from enginehouse.core.errors import Aborted, EngineError
 from enginehouse.core.files import read_json
-from enginehouse.core.names import JobName, ObjectUri
+from enginehouse.core.names import JobName
 from enginehouse.core.settings import Settings
 from enginehouse.core.units import format_duration, parse_duration_s
 from enginehouse.gateway.environment import Wiring
 from enginehouse.jobs import lifecycle, queue
 from enginehouse.jobs.admission import Admission, Devices
 from enginehouse.jobs.capacity import capacity
-from enginehouse.jobs.cluster import Cluster, ports_needed, thread_variables
-from enginehouse.jobs.environment import training_environment
+from enginehouse.jobs.cluster import ports_needed
 from enginehouse.jobs.group import MAX_RESTARTS, MAX_RETRIES, End, Launch, Restart, Retry, Wait, look
+from enginehouse.jobs.launch import Launcher, host_notes
 from enginehouse.jobs.plan import Plan, ReplicaPlan
 from enginehouse.jobs.ports import Ports
-from enginehouse.jobs.program import Program, program_of, scheduling_of
+from enginehouse.jobs.program import scheduling_of
 from enginehouse.jobs.result import consumed_ml_units, prediction_output
 from enginehouse.jobs.run import Ending, Run, replica_directory
 from enginehouse.metadata.base import MetadataStore
 from enginehouse.metadata.records import JobRecord, Lease, NewEvent
-from enginehouse.replica.spec import REPORT_FILE, PackageFile, ReplicaSpec
+from enginehouse.replica.spec import REPORT_FILE
 from enginehouse.storage.base import ObjectStore
 
 _log = logging.getLogger(__name__)
@@ -69,15 +67,14 @@ class JobReconciler:
         wiring: Callable[[str], Wiring | None] = lambda _project: None,
     ) -> None:
         self._store = store
-        self._storage = storage
         self._backend = backend
         self._settings = settings
         self._clock = clock
-        self._engine_url = engine_url
-        self._wiring = wiring
-        self._uv = uv
         self._ports = Ports()
         self._capacity = capacity(settings, backend.host())
+        self._launcher = Launcher(
+            storage, backend, settings, engine_url=engine_url, uv=uv, wiring=wiring, capacity=self._capacity
+        )
         self._devices = Devices(self._capacity.gpus)
         self._admission = Admission(store, self._capacity, clock)
         self._lease: Lease | None = None
@@ -282,71 +279,12 @@ class JobReconciler:
             limit = format_duration(limit_s)
             self._cancel(job, f"The job ran longer than maxRunningTime ({limit}) and was cancelled.")
 
-    # --- launching ---
-
     def _launch(self, group: _Group, replicas: tuple[ReplicaPlan, ...]) -> None:
-        job, plan = group.job, group.plan
-        program = program_of(job, plan)
-        cluster = Cluster(plan, group.run.ports)
-        threads = thread_variables(plan, self._capacity.cpus)
-        wiring = self._wiring(job.name.project)
-        for replica in replicas:
-            directory = self._directory(group, replica)
-            try:
-                packages = self._stage_packages(program, directory)
-            except EngineError as error:
-                self._end(group, Ending("FAILED", error.message, self._clock.time_ns()))
-                return
-            change = training_environment(
-                project=job.name.project,
-                job_id=job.name.job_id,
-                cluster=cluster,
-                task=replica,
-                training_input=program.told,
-                engine_url=self._engine_url,
-                wiring=wiring,
-                host_environment=os.environ,
-            )
-            spec = ReplicaSpec(
-                task_name=replica.task_name,
-                module=program.module,
-                args=program.args,
-                job_dir=program.job_dir,
-                environment={
-                    **threads,
-                    **self._device_variables(group, replica),
-                    **change.set,
-                    **program.environment,
-                },
-                unset=change.unset,
-                packages=tuple(packages),
-                runtime_version=plan.runtime_version,
-                python_version=plan.python_version,
-                runtime_reason=plan.runtime_reason,
-                runtimes_dir=str(self._settings.runtimes_dir),
-                uv=str(self._uv),
-                grace_s=self._settings.cancel_grace_s,
-            )
-            self._backend.launch(directory, spec)
-
-    def _device_variables(self, group: _Group, replica: ReplicaPlan) -> dict[str, str]:
-        """Which GPUs a replica may see: its own, where there are any on this host."""
-        if not self._capacity.gpus:
-            return {}
-        return {"CUDA_VISIBLE_DEVICES": ",".join(group.run.devices.get(replica.task_name, ()))}
-
-    def _stage_packages(self, program: Program, directory: Path) -> list[PackageFile]:
-        """Bring the packages beside the replica, so that it needs no engine to install them."""
-        staged = []
-        for index, uri_text in enumerate(program.package_uris):
-            uri = ObjectUri.parse(uri_text)
-            target = directory / "packages" / str(index) / uri.name.rpartition("/")[2]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _info, source = self._storage.open_read(uri.bucket, uri.name)
-            with source, target.open("wb") as copy:
-                shutil.copyfileobj(source, copy, 1 << 20)
-            staged.append(PackageFile(uri=uri_text, path=str(target)))
-        return staged
+        directories = [self._directory(group, each) for each in replicas]
+        try:
+            self._launcher.launch(group.job, group.plan, group.run, list(zip(replicas, directories, strict=True)))
+        except EngineError as error:
+            self._end(group, Ending("FAILED", error.message, self._clock.time_ns()))
 
     def _restart(self, group: _Group, replicas: tuple[ReplicaPlan, ...], reasons: tuple[str, ...]) -> None:
         run, lines = group.run, []
@@ -504,19 +442,3 @@ class _Group:
     @classmethod
     def of(cls, job: JobRecord) -> _Group:
         return cls(job, Plan.from_json(job.plan), Run.from_json(job.run))
-
-
-def host_notes(plan: Plan, host_cpus: int, *, without_gpus: bool) -> list[str]:
-    """What the job's owner should know of how the plan fits this host."""
-    notes = []
-    if limits := thread_variables(plan, host_cpus):
-        notes.append(
-            f"The job asks for {plan.resources.cpus:g} CPUs; its {len(plan.replicas)} replicas share the {host_cpus} "
-            f"of this machine, {limits['OMP_NUM_THREADS']} thread(s) each."
-        )
-    if without_gpus:
-        notes.append(
-            f"The job asks for {plan.resources.gpus} GPU(s), which this machine does not have; it runs on CPUs, as "
-            "its project allows (setting allow_missing_accelerators)."
-        )
-    return notes
