@@ -19,6 +19,8 @@ JOBS = "/v1/projects/p/jobs"
 LOGS = "/enginehouse/v1/projects/p/jobs/j1/logs"
 JOB = {"jobId": "j1", "state": "QUEUED", "createTime": "2026-01-31T12:00:00Z"}
 
+WAITING = "/enginehouse/v1/projects/{}/jobs/j1/waiting"
+
 
 def entry(message: str, *, severity: str = "INFO", task: str = "service") -> dict[str, Any]:
     time = "2026-01-31T12:00:01.123456789Z"
@@ -315,16 +317,27 @@ class TestOtherCommands:
         assert engine.requests[-1].query["filter"] == "jobId:iris*"
 
     def test_describe_in_every_format(self, mle: Mle, engine: FakeHttpEngine) -> None:
-        engine.on("GET", f"{JOBS}/j1", {"state": "QUEUED", "jobId": "j1", "labels": {"a": "b"}})
-        assert mle("jobs", "describe", "j1").out == "jobId: j1\nlabels:\n  a: b\nstate: QUEUED\n"
+        engine.on("GET", f"{JOBS}/j1", {"state": "RUNNING", "jobId": "j1", "labels": {"a": "b"}})
+        assert mle("jobs", "describe", "j1").out == "jobId: j1\nlabels:\n  a: b\nstate: RUNNING\n"
         assert mle("jobs", "describe", "j1", "--format", "value(labels.a)").out == "b\n"
         assert mle("jobs", "describe", "j1", "--format", "json").out.startswith('{\n  "jobId": "j1"')
         assert mle("jobs", "describe", "j1", "--format", "table").out == (
-            "FIELD     VALUE\njobId     j1\nlabels.a  b\nstate     QUEUED\n"
+            "FIELD     VALUE\njobId     j1\nlabels.a  b\nstate     RUNNING\n"
         )
+
+    def test_describe_says_why_a_job_waits(self, mle: Mle, engine: FakeHttpEngine) -> None:
+        engine.on("GET", f"{JOBS}/j1", JOB)
+        engine.on("GET", WAITING.format("p"), {"reason": "It asks for 2 GPUs, and 1 is free."})
+        assert "waitingReason: It asks for 2 GPUs, and 1 is free.\n" in mle("jobs", "describe", "j1").out
+
+    def test_describe_of_a_job_that_just_left_the_queue(self, mle: Mle, engine: FakeHttpEngine) -> None:
+        engine.on("GET", f"{JOBS}/j1", JOB)
+        engine.on("GET", WAITING.format("p"), {"reason": ""})
+        assert "waitingReason" not in mle("jobs", "describe", "j1").out
 
     def test_the_project_in_a_name_wins(self, mle: Mle, engine: FakeHttpEngine) -> None:
         engine.on("GET", "/v1/projects/other/jobs/j1", JOB)
+        engine.on("GET", WAITING.format("other"), {"reason": ""})
         assert mle("jobs", "describe", "projects/other/jobs/j1").code == 0
         assert mle("jobs", "describe", "https://ml.googleapis.com/v1/projects/other/jobs/j1").code == 0
 

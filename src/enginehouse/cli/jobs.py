@@ -52,8 +52,8 @@ def describe(invocation: Invocation, job: str) -> None:
     job_id = resource_id(invocation, job)
     client = invocation.client()
     shown = client.jobs.get(job_id)
-    if shown.get("state") == "QUEUED":
-        shown["waitingReason"] = client.engine.waiting_reason(client.project, job_id)
+    if shown.get("state") == "QUEUED" and (reason := client.engine.waiting_reason(client.project, job_id)):
+        shown["waitingReason"] = reason
     print_resource(invocation, shown)
 
 
