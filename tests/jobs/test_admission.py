@@ -9,7 +9,8 @@ from enginehouse.backends.base import Gpu, Host
 from enginehouse.core.errors import InvalidArgument
 from enginehouse.core.names import JobName
 from enginehouse.core.settings import load_settings
-from enginehouse.jobs.capacity import capacity, parse_quotas
+from enginehouse.jobs.capacity import Limits, capacity, parse_quotas
+from enginehouse.jobs.plan import Plan, ReplicaPlan
 from enginehouse.replica.spec import Outcome
 
 from .test_reconciler import World
@@ -182,3 +183,34 @@ def test_memory_has_a_unit() -> None:
         assert capacity(load_settings({"memory": text}, environ={}), Host(1)).amounts["memory"] == 24
     with pytest.raises(InvalidArgument, match="no amount of memory"):
         capacity(load_settings({"memory": "lots"}, environ={}), Host(1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "memory_gib", "cpus"),
+    [
+        ({}, 0, 0),
+        ({"memory": "60GiB"}, 15, 0),
+        ({"memory": "60GiB", "cpus": 8}, 15, 4),
+        ({"memory": "60GiB", "cpus": 8, "hold_to_machine_type": "never"}, 0, 0),
+    ],
+)
+def test_replicas_are_held_to_what_is_counted(
+    make_world: MakeWorld, settings: dict[str, object], memory_gib: float, cpus: float
+) -> None:
+    world = make_world(**settings)
+    name = world.submit("job", scaleTier="CUSTOM", masterType="n1-standard-4")
+    world.reconciler.run_once()
+    spec = world.backend.launched[world.directory(name)]
+    assert (spec.memory_bytes / (1 << 30), spec.cpus) == (memory_gib, cpus)
+
+
+def test_replicas_of_a_job_that_is_too_large_are_held_to_their_part() -> None:
+    master, worker = ReplicaPlan("master", 0, "", cpus=4, memory_gib=30), ReplicaPlan("worker", 0, "", 4, 10)
+    plan = Plan((master, worker), "1.8", "2.7", "", "master")
+    counted = capacity(load_settings({"memory": "20", "cpus": 4}, environ={}), Host(4))
+    assert counted.limits(plan, master) == Limits(15 << 30, 2)
+    assert counted.limits(plan, worker) == Limits(5 << 30, 2)
+    always = load_settings({"hold_to_machine_type": "always"}, environ={})
+    assert capacity(always, Host(2, memory_gib=8)).limits(plan, master) == Limits(6 << 30, 1)
+    with pytest.raises(InvalidArgument, match="none of auto, always and never"):
+        capacity(load_settings({"hold_to_machine_type": "yes"}, environ={}), Host(1))

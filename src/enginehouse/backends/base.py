@@ -61,10 +61,11 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Host:
-    """What there is for replicas: cores and GPUs."""
+    """What there is for replicas: cores, GPUs, and memory in GiB (0 if unknown)."""
 
     cpus: int
     gpus: tuple[Gpu, ...] = ()
+    memory_gib: float = 0.0
 
 
 class Backend(Protocol):

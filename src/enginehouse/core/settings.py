@@ -75,6 +75,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "memory", str, "", "Memory that running jobs may ask for together, such as 24GiB; not counted if left out."
     ),
+    Setting(
+        "hold_to_machine_type",
+        str,
+        "auto",
+        "Whether replicas are held to the CPUs and memory of their machine types: auto (where these are counted: see "
+        "cpus and memory), always, or never.",
+    ),
     Setting("gpus", str, "auto", "GPUs to give to jobs: auto finds NVIDIA's; or how many, or ids as 0,1."),
     Setting(
         "quotas",
@@ -120,6 +127,7 @@ class Settings:
     max_running_jobs: int
     cpus: float
     memory: str
+    hold_to_machine_type: str
     gpus: str
     quotas: str
     allow_missing_accelerators: str

@@ -9,18 +9,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from enginehouse.backends.base import Gpu, Host
 from enginehouse.core.errors import InvalidArgument
 from enginehouse.core.settings import Settings
-from enginehouse.jobs.plan import Plan
+from enginehouse.jobs.plan import Plan, ReplicaPlan
 from enginehouse.jobs.queue import DIMENSIONS, Amounts
 
 ALL = "*"
 """Stands for every project."""
 
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*(?:GiB|GB|G)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the processes of one replica may use together; 0 for no limit."""
+
+    memory_bytes: int = 0
+    cpus: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,7 @@ class Capacity:
         cpus: cores that replicas share.
         quotas: project (or `ALL`) → limits by dimension.
         without_gpus: projects (or `ALL`) whose jobs may run on CPUs where there are too few GPUs.
+        held_to: of "cpus" and "memory", those that replicas are held to, with what there is of them for all.
     """
 
     amounts: Amounts
@@ -40,6 +49,7 @@ class Capacity:
     cpus: int
     quotas: Mapping[str, Amounts]
     without_gpus: frozenset[str]
+    held_to: Amounts = field(default_factory=dict)
 
     def demand(self, project: str, plan: Plan) -> Amounts:
         """What a job takes while it runs."""
@@ -52,9 +62,24 @@ class Capacity:
             "ml_units": asked.ml_units,
         }
 
+    def limits(self, plan: Plan, replica: ReplicaPlan) -> Limits:
+        """What a replica is held to: what its machine type has, or its part of it where the job asks for too much."""
+        asked = plan.resources
+        memory_gib = _part("memory", replica.memory_gib, asked.memory_gib, self.held_to)
+        return Limits(
+            memory_bytes=int(memory_gib * (1 << 30)),
+            cpus=round(_part("cpus", replica.cpus, asked.cpus, self.held_to), 2),
+        )
+
     def runs_without_gpus(self, project: str, plan: Plan) -> bool:
         """Whether a job that asks for more GPUs than there are runs on CPUs."""
         return plan.resources.gpus > len(self.gpus) and bool({project, ALL} & self.without_gpus)
+
+
+def _part(dimension: str, own: float, asked: float, held_to: Amounts) -> float:
+    if dimension not in held_to or not own:
+        return 0.0
+    return own * min(1.0, held_to[dimension] / asked)
 
 
 def capacity(settings: Settings, host: Host) -> Capacity:
@@ -75,6 +100,7 @@ def capacity(settings: Settings, host: Host) -> Capacity:
         cpus=max(1, int(min(settings.cpus, host.cpus))) if settings.cpus else host.cpus,
         quotas=parse_quotas(settings.quotas),
         without_gpus=frozenset(settings.allow_missing_accelerators.split()),
+        held_to=_held_to(settings.hold_to_machine_type, amounts, host),
     )
 
 
@@ -112,6 +138,19 @@ def _gpus(text: str, found: Sequence[Gpu]) -> tuple[Gpu, ...]:
             f"{text!r} names no GPUs; write auto, how many there are, or their ids with commas between.", field="gpus"
         )
     return tuple(by_id.get(each, Gpu(each)) for each in ids)
+
+
+def _held_to(choice: str, amounts: Amounts, host: Host) -> Amounts:
+    counted = {name: amounts[name] for name in ("cpus", "memory") if name in amounts}
+    match choice:
+        case "never":
+            return {}
+        case "auto":
+            return counted
+        case "always":
+            there = {"cpus": float(host.cpus), "memory": host.memory_gib}
+            return {name: amount for name, amount in there.items() if amount} | counted
+    raise InvalidArgument(f"{choice!r} is none of auto, always and never.", field="hold_to_machine_type")
 
 
 def _gib(text: str) -> float:

@@ -86,6 +86,7 @@ class Launcher:
             wiring=wiring,
             host_environment=os.environ,
         )
+        limits = self._capacity.limits(plan, replica)
         return ReplicaSpec(
             task_name=replica.task_name,
             module=program.module,
@@ -105,6 +106,8 @@ class Launcher:
             runtimes_dir=str(self._settings.runtimes_dir),
             uv=str(self._uv),
             grace_s=self._settings.cancel_grace_s,
+            memory_bytes=limits.memory_bytes,
+            cpus=limits.cpus,
         )
 
     def _device_variables(self, run: Run, replica: ReplicaPlan) -> dict[str, str]:

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from enginehouse.core.clock import Clock
 from enginehouse.replica.environment import Prepared
+from enginehouse.replica.limits import Hold
 from enginehouse.replica.output import Entry, Findings, OutputReader
-from enginehouse.replica.processes import descendants, out_of_memory_kills, prepare_user_process, signal_all
+from enginehouse.replica.processes import descendants, prepare_user_process, signal_all
 from enginehouse.replica.spec import StopRequest
 
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
@@ -40,7 +41,7 @@ class ProcessEnd:
         stopped: a stop request came before it ended by itself.
         message: one sentence of why, "" after a success.
         traceback: the last one in its output.
-        out_of_memory: the kernel killed it since memory ran out.
+        out_of_memory: it was killed since memory ran out.
     """
 
     exit_code: int | None
@@ -62,6 +63,7 @@ class UserProcess:
         stop_request: asked now and then whether the replica is to stop.
         grace_s: between SIGTERM and SIGKILL for what the main process leaves behind.
         wakeup: a descriptor that turns readable when a signal came.
+        hold: its limits.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class UserProcess:
         stop_request: Callable[[], StopRequest | None],
         grace_s: float,
         wakeup: int,
+        hold: Hold,
         clock: Clock,
     ) -> None:
         self._command = [str(prepared.python), str(BOOTSTRAP), module, *arguments]
@@ -83,6 +86,7 @@ class UserProcess:
         self._write = write
         self._stop_request = stop_request
         self._grace_s = grace_s
+        self._hold = hold
         self._clock = clock
         self._selector = selectors.DefaultSelector()
         self._selector.register(wakeup, selectors.EVENT_READ)
@@ -101,7 +105,12 @@ class UserProcess:
         Raises:
             OSError: there is no such interpreter, or no more processes.
         """
-        self._oom_kills = out_of_memory_kills()
+        try:
+            self._start()
+        except subprocess.SubprocessError as error:  # what went wrong between fork and exec
+            raise OSError(str(error)) from error
+
+    def _start(self) -> None:
         process = subprocess.Popen(
             self._command,
             cwd=self._directory,
@@ -110,7 +119,7 @@ class UserProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             process_group=0,
-            preexec_fn=prepare_user_process,
+            preexec_fn=self._enter,
         )
         self._pid = process.pid
         process.returncode = 0  # waited for here, together with its orphans, not by subprocess
@@ -124,6 +133,11 @@ class UserProcess:
             self._readers[descriptor] = OutputReader(severity, self._findings, self._clock)
             self._selector.register(descriptor, selectors.EVENT_READ)
 
+    def _enter(self) -> None:
+        """In the new process, before its program begins."""
+        self._hold.enter()
+        prepare_user_process()
+
     def wait(self, *, ended: Callable[[], None]) -> ProcessEnd:
         """Carry output until the main process and all that it left behind are gone.
 
@@ -132,7 +146,9 @@ class UserProcess:
         """
         told = False
         while True:
-            self._carry_output(self._timeout_s())
+            look_in_s = self._hold.look()
+            timeout_s = self._timeout_s()
+            self._carry_output(timeout_s if look_in_s is None else min(timeout_s, look_in_s))
             any_child = self._reap()
             if self._status is not None and not told and any_child:
                 self._carry_rest()
@@ -143,7 +159,9 @@ class UserProcess:
         self._close()
         if not told:
             ended()
-        return self._end()
+        end = self._end()
+        self._hold.release()
+        return end
 
     def _timeout_s(self) -> float:
         if self._killing_since is not None:
@@ -253,7 +271,7 @@ class UserProcess:
         )
 
     def _ran_out_of_memory(self, code: int) -> bool:
-        return code == -signal.SIGKILL and self._stopped is None and out_of_memory_kills() > self._oom_kills
+        return code == -signal.SIGKILL and self._stopped is None and self._hold.ran_out()
 
     def _explain(self, code: int, traceback: str) -> str:
         if code == 0:
@@ -263,7 +281,7 @@ class UserProcess:
             return f"{text} {exception_line(traceback)}" if traceback else text
         if code == -signal.SIGKILL and self._stopped is None:
             if self._ran_out_of_memory(code):
-                return f"Its main process had held up to {self._peak_mib} MiB."
+                return self._hold.usage() or f"Its main process had held up to {self._peak_mib} MiB of memory."
             return "The module was killed (SIGKILL), which is what a host does when memory runs out."
         return f"The module was ended by signal {-code} ({signal_name(-code)})."
 

@@ -25,6 +25,7 @@ from enginehouse.core.clock import Clock, SystemClock
 from enginehouse.core.files import FileLock, atomic_write_json
 from enginehouse.replica import spec as names
 from enginehouse.replica.environment import EnvironmentFailedError, Prepared, prepare
+from enginehouse.replica.limits import hold
 from enginehouse.replica.output import Entry
 from enginehouse.replica.process import ProcessEnd, UserProcess
 from enginehouse.replica.processes import adopt_orphans, descendants, process_info, signal_all
@@ -135,6 +136,9 @@ class Runner:
         work.mkdir(exist_ok=True)
         python = "python" if (spec.python_version or "").startswith("2.") else "python3"
         self._log.say("Running command: " + shlex.join([python, "-m", spec.module, *spec.arguments]))
+        held = hold(self._directory, self._clock, memory_bytes=spec.memory_bytes, cpus=spec.cpus)
+        if told := held.tell():
+            self._log.say(told)
         process = UserProcess(
             prepared,
             spec.module,
@@ -144,6 +148,7 @@ class Runner:
             stop_request=self._stop_request,
             grace_s=spec.grace_s,
             wakeup=self._wakeup.descriptor,
+            hold=held,
             clock=self._clock,
         )
         self._mark_started()
@@ -151,6 +156,7 @@ class Runner:
             process.start()
         except OSError as error:
             self._started_ns = None
+            held.release()
             raise EnvironmentFailedError(f"The module could not be started: {error}") from error
         end = process.wait(ended=lambda: self._log.say("Module completed; cleaning up."))
         if end.exit_code != 0 and not end.stopped:

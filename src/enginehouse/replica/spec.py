@@ -66,6 +66,7 @@ class ReplicaSpec:
         runtimes_dir: cache of built environments.
         uv: path of the uv binary that builds them.
         grace_s: seconds between SIGTERM and SIGKILL for what the main process leaves behind.
+        memory_bytes, cpus: what all its processes together may use; 0 for no limit.
     """
 
     task_name: str
@@ -81,6 +82,8 @@ class ReplicaSpec:
     grace_s: float
     unset: tuple[str, ...] = ()
     runtime_reason: str = ""
+    memory_bytes: int = 0
+    cpus: float = 0.0
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -117,7 +120,7 @@ class Outcome:
         traceback: the last Python traceback that the replica printed, "" if none.
         started_ns: when user code began, None if it did not.
         ended_ns: when the last process of the replica was gone.
-        out_of_memory: the kernel killed the main process since memory ran out.
+        out_of_memory: the main process was killed since memory ran out, the host's or what it may have.
     """
 
     reason: Reason

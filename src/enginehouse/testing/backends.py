@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
 from pathlib import Path
@@ -253,6 +254,40 @@ class BackendContract:
         outcome = backend.status(directory).outcome
         assert outcome is not None and outcome.reason == "environment_failed"
         assert "There is no runtime version '0.1'" in outcome.message
+
+    def test_memory_is_limited(self, backend: Backend, replicas: ReplicaFactory, directory: Path) -> None:
+        """All processes of a replica together; none alone has more than it may."""
+        code = """
+            import os, time
+            if os.fork():
+                print("ready")
+            held = bytearray(b"x") * (120 << 20)
+            time.sleep(60)
+        """
+        self._run(backend, directory, replicas.spec(code, memory_bytes=200 << 20))
+        outcome = backend.status(directory).outcome
+        assert outcome is not None and outcome.out_of_memory, outcome
+        assert (outcome.reason, outcome.exit_code, outcome.signal) == ("exited", None, signal.SIGKILL)
+        used = re.fullmatch(
+            r"Its processes had used up to (\d+) MiB of memory, of the 200 MiB that they may\.", outcome.message
+        )
+        assert used and 190 <= int(used[1]) <= 260
+        assert any(line.startswith("The replica is held to 200 MiB of memory") for line in messages(directory))
+
+    def test_what_processes_share_counts_once(
+        self, backend: Backend, replicas: ReplicaFactory, directory: Path
+    ) -> None:
+        code = """
+            import os, time
+            held = bytearray(b"x") * (120 << 20)
+            if not os.fork():
+                time.sleep(60)
+            time.sleep(1.5)
+            print("done")
+        """
+        self._run(backend, directory, replicas.spec(code, memory_bytes=200 << 20, grace_s=0))
+        outcome = backend.status(directory).outcome
+        assert outcome is not None and outcome.succeeded, outcome
 
     def test_source_distribution_and_second_package(
         self, backend: Backend, replicas: ReplicaFactory, directory: Path, tmp_path: Path

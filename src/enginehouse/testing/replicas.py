@@ -64,6 +64,7 @@ class ReplicaFactory:
         packages: Sequence[Path] | None = None,
         runtime_version: str = LIGHT_RUNTIME,
         grace_s: float = 5.0,
+        memory_bytes: int = 0,
     ) -> ReplicaSpec:
         """A spec that runs `code` as `trainer.task`, or `module` of `packages`."""
         if packages is None:
@@ -82,6 +83,7 @@ class ReplicaFactory:
             runtimes_dir=str(self._runtimes_dir),
             uv=uv.find_uv_bin(),
             grace_s=grace_s,
+            memory_bytes=memory_bytes,
         )
 
 

@@ -22,6 +22,7 @@ from enginehouse.backends.local.host import this_host
 from enginehouse.core.clock import Clock, SystemClock
 from enginehouse.core.files import FileLock, atomic_write_json, is_locked, read_json
 from enginehouse.replica import spec as names
+from enginehouse.replica.cgroup import group_of
 from enginehouse.replica.processes import kill_processes_with, process_info
 from enginehouse.replica.spec import MARKER, Outcome, ReplicaSpec, StopRequest
 
@@ -98,7 +99,7 @@ class LocalBackend:
         deadline = time.monotonic() + _REAP_LIMIT_S / 2
         while is_locked(directory / names.LOCK_FILE) and time.monotonic() < deadline:
             time.sleep(_LOCK_EVERY_S)
-        if not kill_processes_with(MARKER, str(directory), timeout_s=_REAP_LIMIT_S):
+        if not _kill_all(directory):
             raise OSError(f"some processes of the replica in {directory} can't be killed")
 
     def _spawn(self, directory: Path, lock: FileLock) -> None:
@@ -155,10 +156,17 @@ class LocalBackend:
             outcome = Outcome("lost", message=_lost_message(directory), started_ns=_started_ns(directory))
         else:
             return None
-        kill_processes_with(MARKER, str(directory), timeout_s=_REAP_LIMIT_S)
+        _kill_all(directory)
         value = {**outcome.to_json(), "ended_ns": self._clock.time_ns()}
         atomic_write_json(directory / names.OUTCOME_FILE, value)
         return Outcome.from_json(value)
+
+
+def _kill_all(directory: Path) -> bool:
+    """Kill what is left of a replica, whose runner is gone. False if something still is."""
+    if group := group_of(directory):
+        group.remove()
+    return kill_processes_with(MARKER, str(directory), timeout_s=_REAP_LIMIT_S)
 
 
 def _acquire(directory: Path) -> FileLock | None:

@@ -1,4 +1,4 @@
-"""What this machine has: cores that this process may use, and NVIDIA GPUs as nvidia-smi tells them."""
+"""What this machine has: cores that this process may use, memory, and NVIDIA GPUs as nvidia-smi tells them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _TIMEOUT_S = 20.0  # a driver that is just being loaded takes its time
 
 def this_host() -> Host:
     """What this machine has now."""
-    return Host(cpus=len(os.sched_getaffinity(0)), gpus=nvidia_gpus())
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return Host(cpus=len(os.sched_getaffinity(0)), gpus=nvidia_gpus(), memory_gib=memory_bytes / (1 << 30))
 
 
 def nvidia_gpus() -> tuple[Gpu, ...]:
