@@ -70,8 +70,10 @@ from enginehouse.serving.router import PredictApp
 from enginehouse.serving.server import Limits
 from enginehouse.storage.mapped import MappedObjectStore, parse_mappings
 from enginehouse.storage.remote import Service
+from enginehouse.tuning.job_output import TuningOutputs
 from enginehouse.tuning.search import SearchPolicy
 from enginehouse.tuning.service import StudyService
+from enginehouse.tuning.trials import TuningReconciler
 
 _log = logging.getLogger(__name__)
 
@@ -209,7 +211,19 @@ class Composition:
         self._catalogue = Catalogue.load(uv=uv)
         self._runtimes = RuntimeCache(settings.runtimes_dir, uv)
         self._reconciler = JobReconciler(
-            self._store, self._storage, LocalBackend(), settings, clock, engine_url=url, uv=uv, wiring=self._wiring
+            self._store,
+            self._storage,
+            LocalBackend(),
+            settings,
+            clock,
+            engine_url=url,
+            uv=uv,
+            wiring=self._wiring,
+            trial_moved=lambda: self._tuner.wake(),
+        )
+        self._policy = SearchPolicy()
+        self._tuner = TuningReconciler(
+            self._store, self._storage, self._policy, settings, clock, wake_jobs=self._reconciler.wake
         )
         directory = StoredVersions(self._store, self._catalogue, self._runtimes, settings.versions_dir)
         directory.forget = self._forget
@@ -247,8 +261,15 @@ class Composition:
 
     def _ml_routes(self) -> list[BaseRoute]:
         store, settings, clock = self._store, self._settings, self._clock
-        validator = Validator(self._catalogue, self._storage, self._models)
-        jobs = JobService(store, validator, clock, wake=self._reconciler.wake, position=self._reconciler.position)
+        validator = Validator(self._catalogue, self._storage, self._models, store.get_job)
+        jobs = JobService(
+            store,
+            validator,
+            clock,
+            wake=self._wake_jobs,
+            position=self._reconciler.position,
+            tuning_output=TuningOutputs(store).of,
+        )
         registry = RegistryService(
             store,
             self._storage,
@@ -263,7 +284,7 @@ class Composition:
             *ml_routes(
                 MlApi(jobs, registry, max_bytes).handlers(),
                 IamApi(PolicyService(store), max_bytes).handlers(),
-                StudiesApi(StudyService(store, SearchPolicy(), clock), max_bytes).handlers(),
+                StudiesApi(StudyService(store, self._policy, clock), max_bytes).handlers(),
                 place_handlers(),
             ),
             *discovery_routes(),
@@ -292,6 +313,7 @@ class Composition:
         gateway = await self._start_gateway()
         await self._pool.start()
         self._reconciler.start()
+        self._tuner.start()
         self._deployer.start(self._loop)
         self._ready(self._gateway_url)
         try:
@@ -299,6 +321,7 @@ class Composition:
         finally:
             if gateway is not None:
                 await gateway.close()
+            await self._loop.run_in_executor(None, self._tuner.stop)
             await self._loop.run_in_executor(None, self._reconciler.stop)
             await self._loop.run_in_executor(None, self._deployer.stop)
             await self._pool.close()
@@ -337,6 +360,10 @@ class Composition:
         return prepare_client(
             self._settings, project, engine_url=self._url, gateway_url=self._gateway_url, fast_tensorflow=True
         )
+
+    def _wake_jobs(self) -> None:
+        self._reconciler.wake()
+        self._tuner.wake()
 
     def _forget(self, project: str, model_id: str) -> None:
         # On the loop, after whatever the router is just looking up: it must not keep what is out of date.

@@ -7,7 +7,7 @@ from typing import Any
 
 from enginehouse.gateway.environment import Wiring
 from enginehouse.jobs.cluster import Cluster, thread_variables
-from enginehouse.jobs.environment import training_environment
+from enginehouse.jobs.environment import Trial, training_environment
 from enginehouse.jobs.plan import Plan, ReplicaPlan
 
 SINGLE = Plan((ReplicaPlan("master", 0, cpus=4),), "2.21", "3.11", "", "chief")
@@ -53,7 +53,7 @@ def test_tf_config_has_the_originals_shape() -> None:
             "args": ["--aB"],
         },
         engine_url="http://127.0.0.1:8600",
-        trial_id="3",
+        trial=Trial("3", Path("/replica/hypertune/output.metrics"), "accuracy", ["learning-rate"]),
     )
     assert json.loads(variables["TF_CONFIG"]) == {
         "cluster": {"chief": ["127.0.0.1:2000"]},
@@ -64,6 +64,8 @@ def test_tf_config_has_the_originals_shape() -> None:
     assert variables["CLOUD_ML_JOB_ID"] == "iris_1"
     assert variables["CLOUD_ML_PROJECT_ID"] == "demo"
     assert variables["CLOUD_ML_TRIAL_ID"] == "3"
+    assert variables["CLOUD_ML_HP_METRIC_FILE"] == "/replica/hypertune/output.metrics"
+    assert variables["CLOUD_ML_HP_METRIC_TAG"] == "accuracy"
     assert variables["STORAGE_EMULATOR_HOST"] == "http://127.0.0.1:8600"
 
 

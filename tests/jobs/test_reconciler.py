@@ -24,6 +24,7 @@ from enginehouse.schemas.wire import from_builtins
 from enginehouse.storage.local import LocalObjectStore
 from enginehouse.testing.clock import FakeClock
 from enginehouse.testing.fakes import FakeBackend
+from enginehouse.tuning.job_output import TuningOutputs
 
 from .test_archive import sdist
 
@@ -53,10 +54,11 @@ class World:
         self.reconciler = self.restart()
         self.jobs = JobService(
             self.store,
-            Validator(catalogue, self.storage, NoModels()),
+            Validator(catalogue, self.storage, NoModels(), self.store.get_job),
             self.clock,
             wake=lambda: self.reconciler.wake(),
             position=lambda name: self.reconciler.position(name),
+            tuning_output=TuningOutputs(self.store).of,
         )
         self.storage.create_bucket("bucket")
         self.upload({"trainer-0.0.0/trainer/__init__.py": "", "trainer-0.0.0/trainer/task.py": ""})
@@ -442,7 +444,7 @@ class TestValidation:
             ({"jobDir": "/tmp/x"}, "training_input.job_dir", "gs://"),
             ({"scheduling": {"priority": 1001}}, "training_input.scheduling.priority", "1000"),
             ({"scheduling": {"maxRunningTime": "5m"}}, "training_input.scheduling.max_running_time", "3600s"),
-            ({"hyperparameters": {"goal": "MAXIMIZE"}}, "training_input.hyperparameters", "not available"),
+            ({"hyperparameters": {"goal": "MAXIMIZE"}}, "training_input.hyperparameters.params", "Give 1 to"),
         ],
     )
     def test_what_is_wrong_in_itself(self, world: World, change: dict[str, object], field: str, words: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.operations import Operations
 
 from enginehouse.core.errors import FailedPrecondition
 from enginehouse.core.names import JobName
@@ -53,6 +54,11 @@ def test_data_of_an_older_release_is_kept(tmp_path: Path) -> None:
         for table in ("jobs", "models", "versions"):
             connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN creation_key"))
         connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN run"))
+        with Operations(MigrationContext.configure(connection)).batch_alter_table("jobs") as jobs:
+            jobs.drop_constraint("jobs_name", type_="unique")
+            jobs.create_unique_constraint("jobs_name", ["project", "job_id"])
+            jobs.drop_column("trial_id")
+            jobs.drop_column("is_tuning")
         for table in ("trials", "studies", "location_operations"):
             connection.execute(sa.text(f"DROP TABLE {table}"))
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))

@@ -31,7 +31,15 @@ THREE = [version for version in ALL if version != "2.7"]
 class Run:
     """One run of the bootstrap: its records, exit status and findings."""
 
-    def __init__(self, python: str, folder: Path, files: dict[str, str], module: str, *arguments: str) -> None:
+    def __init__(
+        self,
+        python: str,
+        folder: Path,
+        files: dict[str, str],
+        module: str,
+        *arguments: str,
+        variables: dict[str, str] | None = None,
+    ) -> None:
         site = folder / "site"
         for name, text in {"trainer/__init__.py": "", **files}.items():
             path = site / name
@@ -45,6 +53,7 @@ class Run:
             "PYTHONUNBUFFERED": "1",
             "PYTHONIOENCODING": "utf-8",
             "ENGINEHOUSE_OVERLAY": str(site),
+            **(variables or {}),
         }
         command = [python, str(BOOTSTRAP), module, *arguments]
         answer = subprocess.run(
@@ -338,3 +347,71 @@ def test_crash_in_native_code_tells_where_python_was(version: str, tmp_path: Pat
     run = Run(interpreter(version), tmp_path, {"trainer/task.py": code}, "trainer.task")
     assert run.status == -11 and run.lines() == [("INFO", "before")]
     assert "trainer/task.py" in "\n".join(message for _, message, _ in run.err)
+
+
+def tuned(python: str, folder: Path, code: str, *arguments: str) -> dict[str, list[str]] | None:
+    """What a trial of three tuned flags notes; None where it notes nothing."""
+    names = ["learning-rate", "units", "kind"]
+    files = {"trainer/task.py": "import argparse, os\nassert 'ENGINEHOUSE_PARAMETERS' not in os.environ\n" + code}
+    variables = {"ENGINEHOUSE_PARAMETERS": json.dumps(names), "ENGINEHOUSE_REPLICA": str(folder)}
+    given = arguments or ("--learning-rate", "0.1", "--units", "3", "--kind=a")
+    run = Run(interpreter(python), folder, files, "trainer.task", *given, variables=variables)
+    assert run.status == 0, run.err
+    noted = folder / "parameters.json"
+    return json.loads(noted.read_text()) if noted.exists() else None
+
+
+PARSER = """\
+parser = argparse.ArgumentParser()
+parser.add_argument("--learning_rate", type=float)
+parser.add_argument("--units", type=int)
+parser.add_argument("--%s")
+"""
+
+
+@pytest.mark.parametrize("python", ALL)
+def test_a_tuned_flag_that_the_parser_left_over_is_noted(python: str, tmp_path: Path) -> None:
+    code = PARSER % "kind" + "parsed, left = parser.parse_known_args()\nassert left == ['--learning-rate', '0.1']\n"
+    assert tuned(python, tmp_path, code) == {"learning-rate": ["--learning_rate"]}
+
+
+@pytest.mark.parametrize("python", ALL)
+def test_a_flag_that_some_parser_takes_is_not_noted(python: str, tmp_path: Path) -> None:
+    code = PARSER % "kind" + (
+        "parsed, left = parser.parse_known_args()\n"
+        "second = argparse.ArgumentParser()\n"
+        "second.add_argument('--learning-rate-of-it', type=float)\n"  # an abbreviation takes it
+        "assert second.parse_args(left).learning_rate_of_it == 0.1\n"
+    )
+    assert tuned(python, tmp_path, code) == {}
+
+
+@pytest.mark.parametrize("python", ["2.7", "own"])
+def test_flags_of_a_subcommand_count(python: str, tmp_path: Path) -> None:
+    code = (
+        "parser = argparse.ArgumentParser()\n"
+        "train = parser.add_subparsers().add_parser('train')\n"
+        "train.add_argument('--units')\n"
+        "train.add_argument('--learning-rate')\n"
+        "train.add_argument('--kinds_of_it', dest='kind')\n"
+        "parser.parse_known_args()\n"
+    )
+    given = ("train", "--learning-rate", "0.1", "--units=3", "--kimd", "a")
+    assert tuned(python, tmp_path, code, *given) is None
+
+
+@pytest.mark.parametrize("python", ["2.7", "own"])
+def test_nothing_is_said_of_flags_that_no_parser_saw(python: str, tmp_path: Path) -> None:
+    assert tuned(python, tmp_path, "import sys\nassert '--units' in sys.argv\n") is None
+
+
+def test_flags_of_absl_are_asked_at_the_end(tmp_path: Path) -> None:
+    code = (
+        "import sys, types\n"
+        "class Flags(dict):\n"
+        "    def is_parsed(self):\n"
+        "        return True\n"
+        "sys.modules['absl.flags'] = types.ModuleType('absl.flags')\n"
+        "sys.modules['absl.flags'].FLAGS = Flags(units=1, kind='a', learning_rate=0.1)\n"
+    )
+    assert tuned("own", tmp_path, code) == {"learning-rate": ["--learning_rate"]}

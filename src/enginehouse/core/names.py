@@ -2,6 +2,7 @@
 
 projects/P
 projects/P/jobs/J
+projects/P/jobs/J/trials/T
 projects/P/models/M
 projects/P/models/M/versions/V
 projects/P/operations/O
@@ -30,13 +31,23 @@ MAX_OBJECT_NAME_BYTES = 1024
 
 @dataclass(frozen=True, order=True)
 class JobName:
-    """`projects/P/jobs/J`."""
+    """`projects/P/jobs/J`, or one trial of a tuning job: `projects/P/jobs/J/trials/T`."""
 
     project: str
     job_id: str
+    trial_id: str = ""
+
+    def trial(self, trial_id: str) -> JobName:
+        return JobName(self.project, self.job_id, trial_id)
+
+    @property
+    def job(self) -> JobName:
+        """The job itself, or the one that the trial is of."""
+        return JobName(self.project, self.job_id)
 
     def __str__(self) -> str:
-        return f"projects/{self.project}/jobs/{self.job_id}"
+        trial = f"/trials/{self.trial_id}" if self.trial_id else ""
+        return f"projects/{self.project}/jobs/{self.job_id}{trial}"
 
 
 @dataclass(frozen=True, order=True)

@@ -101,6 +101,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "cancel_grace_s", float, 10.0, "Seconds between SIGTERM and SIGKILL when a job is cancelled or gives way."
     ),
+    Setting(
+        "tuning_objective",
+        str,
+        "last",
+        "Which value of a trial's metric counts: last (at the highest step), as in the original, or best.",
+    ),
     Setting("predict_timeout_s", float, 60.0, "Seconds that an online prediction may take."),
     Setting("max_body_bytes", int, 16 * 1024 * 1024, "Largest request body of the ml and prediction APIs, in bytes."),
     Setting("server_idle_s", float, 900.0, "Seconds without a request after which a model server is stopped."),
@@ -132,6 +138,7 @@ class Settings:
     quotas: str
     allow_missing_accelerators: str
     cancel_grace_s: float
+    tuning_objective: str
     predict_timeout_s: float
     max_body_bytes: int
     server_idle_s: float

@@ -75,11 +75,14 @@ class Admission:
             self._capacity.amounts,
             self._capacity.quotas,
         )
-        self._positions = {name: at for at, name in enumerate(decisions.waiting, 1)}
+        positions: dict[JobName, int] = {}
+        for at, name in enumerate(decisions.waiting, 1):
+            positions.setdefault(name.job, at)
+        self._positions = positions
         return decisions
 
     def position(self, name: JobName) -> int:
-        """A job's place in the queue, from 1; 0 when it does not wait."""
+        """A job's place in the queue (a tuning job's: of its first trial), from 1; 0 when it does not wait."""
         return self._positions.get(name, 0)
 
     def news(self, decisions: Decisions) -> dict[JobName, str]:

@@ -7,7 +7,9 @@ Source of the shapes: the original's "distributed training details"; the fields 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -15,6 +17,24 @@ from enginehouse.core.cases import snake_case
 from enginehouse.gateway.environment import Change, Wiring, wire
 from enginehouse.jobs.cluster import Cluster
 from enginehouse.jobs.plan import ReplicaPlan
+from enginehouse.replica.spec import PARAMETERS_VARIABLE
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a replica of a trial is told.
+
+    Attributes:
+        trial_id: a number as text, from "1".
+        metric_file: where cloudml-hypertune and `enginehouse.sdk.report` write.
+        metric_tag: what to report.
+        parameters: names of the flags that are tuned.
+    """
+
+    trial_id: str
+    metric_file: Path
+    metric_tag: str
+    parameters: Sequence[str]
 
 
 def training_environment(
@@ -25,7 +45,7 @@ def training_environment(
     task: ReplicaPlan,
     training_input: Mapping[str, Any],
     engine_url: str | None,
-    trial_id: str | None = None,
+    trial: Trial | None = None,
     wiring: Wiring | None = None,
     host_environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Change:
@@ -36,14 +56,14 @@ def training_environment(
         task: which of them this one is.
         training_input: the TrainingInput as submitted, JSON-ready.
         engine_url: where the storage API answers, None where no engine is needed.
-        trial_id: only in tuning jobs.
+        trial: only in tuning jobs.
         wiring: how `gs://` of TensorFlow, gsutil and Google's clients reach the engine; None without a gateway.
         host_environment: what the process would have otherwise; its proxies and certificates are replaced.
     """
     task_type = cluster.chief_name if task.role == "master" else task.role
     told: dict[str, Any] = {"type": task_type, "index": task.index, "cloud": f"{job_id}-ml"}
-    if trial_id is not None:
-        told["trial"] = trial_id
+    if trial is not None:
+        told["trial"] = trial.trial_id
     config = {"task": told, "job": _snake_case_keys(training_input), "environment": "cloud"}
     containers = {"task": told | {"type": task.role}, "job": config["job"], "environment": "cloud"}
     environment = {
@@ -54,8 +74,13 @@ def training_environment(
         "GOOGLE_CLOUD_PROJECT": project,
         **cluster.collective_variables(task),
     }
-    if trial_id is not None:
-        environment["CLOUD_ML_TRIAL_ID"] = trial_id
+    if trial is not None:
+        environment |= {
+            "CLOUD_ML_TRIAL_ID": trial.trial_id,
+            "CLOUD_ML_HP_METRIC_FILE": str(trial.metric_file),
+            "CLOUD_ML_HP_METRIC_TAG": trial.metric_tag,
+            PARAMETERS_VARIABLE: json.dumps(list(trial.parameters)),
+        }
     unset: tuple[str, ...] = ()
     if wiring is not None:
         change = wire(wiring, host_environment)

@@ -17,7 +17,7 @@ from enginehouse.core.settings import Settings
 from enginehouse.gateway.environment import Wiring
 from enginehouse.jobs.capacity import Capacity
 from enginehouse.jobs.cluster import Cluster, thread_variables
-from enginehouse.jobs.environment import training_environment
+from enginehouse.jobs.environment import Trial, training_environment
 from enginehouse.jobs.plan import Plan, ReplicaPlan
 from enginehouse.jobs.program import Program, program_of
 from enginehouse.jobs.run import Run
@@ -64,7 +64,10 @@ class Launcher:
         wiring = self._wiring(job.name.project)
         for replica, directory in replicas:
             packages = self._stage_packages(program, directory)
-            self._backend.launch(directory, self._spec(job, plan, run, program, replica, packages, wiring))
+            trial = program.trial(job.name, directory)
+            if trial is not None:  # programs may write there without making it
+                trial.metric_file.parent.mkdir(parents=True, exist_ok=True)
+            self._backend.launch(directory, self._spec(job, plan, run, program, replica, packages, wiring, trial))
 
     def _spec(
         self,
@@ -75,6 +78,7 @@ class Launcher:
         replica: ReplicaPlan,
         packages: Sequence[PackageFile],
         wiring: Wiring | None,
+        trial: Trial | None,
     ) -> ReplicaSpec:
         change = training_environment(
             project=job.name.project,
@@ -82,6 +86,7 @@ class Launcher:
             cluster=Cluster(plan, run.ports),
             task=replica,
             training_input=program.told,
+            trial=trial,
             engine_url=self._engine_url,
             wiring=wiring,
             host_environment=os.environ,

@@ -11,8 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from enginehouse.core.names import JobName
+from enginehouse.jobs.environment import Trial
+from enginehouse.jobs.hyperparameters import metric_tag
 from enginehouse.jobs.plan import Plan, PredictionModel
 from enginehouse.metadata.records import JobRecord
+from enginehouse.replica.spec import METRIC_FILE
+from enginehouse.schemas.ml_v1 import HyperparameterSpec
+from enginehouse.schemas.wire import from_builtins
 
 _BATCH_ENTRY = Path(__file__).parents[1] / "batch" / "entry"
 
@@ -26,6 +32,7 @@ class Program:
         package_uris: installed over the runtime, in this order.
         told: what TF_CONFIG says of the job.
         environment: variables that the program needs beside those of every job.
+        tuned: in a trial of a tuning job, the HyperparameterSpec.
     """
 
     module: str
@@ -34,6 +41,18 @@ class Program:
     package_uris: tuple[str, ...]
     told: Mapping[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
+    tuned: HyperparameterSpec | None = None
+
+    def trial(self, name: JobName, directory: Path) -> Trial | None:
+        """What a replica of a trial is told; None for other jobs.
+
+        Args:
+            directory: the replica's.
+        """
+        if self.tuned is None:
+            return None
+        parameters = [param.parameter_name for param in self.tuned.params]
+        return Trial(name.trial_id, directory / METRIC_FILE, metric_tag(self.tuned), parameters)
 
 
 def program_of(job: JobRecord, plan: Plan) -> Program:
@@ -47,6 +66,7 @@ def program_of(job: JobRecord, plan: Plan) -> Program:
         job_dir=spec.get("jobDir") or None,
         package_uris=tuple(spec["packageUris"]),
         told=spec,
+        tuned=from_builtins(HyperparameterSpec, spec["hyperparameters"]) if job.name.trial_id else None,
     )
 
 

@@ -52,6 +52,7 @@ class JobReconciler:
 
     Args:
         wiring: project → how its replicas reach the engine; asked at each launch, None without a gateway.
+        trial_moved: called after each change of state of a trial.
     """
 
     def __init__(
@@ -65,11 +66,13 @@ class JobReconciler:
         engine_url: str,
         uv: Path,
         wiring: Callable[[str], Wiring | None] = lambda _project: None,
+        trial_moved: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._backend = backend
         self._settings = settings
         self._clock = clock
+        self._trial_moved = trial_moved
         self._ports = Ports()
         self._capacity = capacity(settings, backend.host())
         self._launcher = Launcher(
@@ -428,7 +431,10 @@ class JobReconciler:
                 logs=logs,
             )
 
-        return self._store.change_job(job.name, change, lease=self._lease)
+        moved = self._store.change_job(job.name, change, lease=self._lease)
+        if job.name.trial_id:
+            self._trial_moved()
+        return moved
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from enginehouse.core.names import JobName
+from enginehouse.metadata.records import JobRecord
 from enginehouse.schemas.ml_v1 import JobState
 
 
@@ -82,4 +83,13 @@ class Run:
 
 def replica_directory(jobs_dir: Path, name: JobName, task_name: str, launch: int = 0) -> Path:
     """Where the files of one launch of a replica lie; the one place that knows."""
-    return jobs_dir / name.project / name.job_id / (f"{task_name}.{launch}" if launch else task_name)
+    job = jobs_dir / name.project / name.job_id
+    if name.trial_id:
+        job = job / "trials" / name.trial_id
+    return job / (f"{task_name}.{launch}" if launch else task_name)
+
+
+def launch_directories(jobs_dir: Path, job: JobRecord, task_name: str) -> list[Path]:
+    """The directories of all launches of a replica, in their order; the last one may not be there yet."""
+    launches = Run.from_json(job.run).launches.get(task_name, 0)
+    return [replica_directory(jobs_dir, job.name, task_name, launch) for launch in range(launches + 1)]

@@ -17,6 +17,7 @@ from enginehouse.core.names import JobName
 from enginehouse.core.repeats import creation_key, is_repeat
 from enginehouse.core.units import format_time
 from enginehouse.jobs import lifecycle
+from enginehouse.jobs.steering import STEERABLE, steer
 from enginehouse.jobs.validate import Validator
 from enginehouse.metadata.base import MetadataStore
 from enginehouse.metadata.paging import filtered_page
@@ -42,6 +43,7 @@ class JobService:
     Args:
         wake: called after each change that the reconciler should see at once.
         position: tells the place of a job in the queue, 0 for one that is not there.
+        tuning_output: makes the trainingOutput of a tuning job that has not ended.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class JobService:
         *,
         wake: Callable[[], None],
         position: Callable[[JobName], int],
+        tuning_output: Callable[[JobRecord], dict[str, Any]],
     ) -> None:
         self._store = store
         self._validator = validator
         self._clock = clock
         self._wake = wake
         self._position = position
+        self._tuning_output = tuning_output
 
     def create(self, project: str, job: Job, caller: str = "") -> Job:
         """Check and queue a job; asked for the same again, give the job that is there (see core/repeats.py).
@@ -85,6 +89,7 @@ class JobService:
             create_time_ns=self._clock.time_ns(),
             plan=plan.to_json(),
             creation_key=creation_key(caller, request),
+            is_tuning=job.training_input is not None and job.training_input.hyperparameters is not None,
         )
         lines = [
             lifecycle.log(lifecycle.VALIDATING),
@@ -135,24 +140,36 @@ class JobService:
         self._wake()
 
     def patch(self, name: JobName, job: Job, update_mask: frozenset[str]) -> Job:
-        """Change the labels, guarded by `etag` where one is sent.
+        """Change the labels, guarded by `etag` where one is sent; of a tuning job that goes on its search, too.
 
         Raises:
-            InvalidArgument: the mask is empty or names anything but `labels` and `etag`.
+            InvalidArgument: the mask is empty or names what can't be changed, or a range would become narrower.
+            FailedPrecondition: the job tunes nothing, or has ended.
             Aborted: the job has changed since the etag was read.
         """
-        if not update_mask or update_mask - {"labels", "etag"}:
-            raise InvalidArgument("Only labels and etag of a job can be updated.", field="update_mask")
+        steering = update_mask & STEERABLE.keys()
+        if not update_mask or update_mask - {"labels", "etag"} - steering:
+            steerable = ", ".join(sorted(STEERABLE))
+            raise InvalidArgument(
+                f"Only labels and etag of a job can be updated; of a tuning job also {steerable}.",
+                field="update_mask",
+            )
         names.check_labels(job.labels, field="job.labels")
 
         def change(old: JobRecord) -> tuple[JobRecord, list[NewEvent]]:
             ids.check_etag(job.etag, old.revision)
             labels = job.labels if "labels" in update_mask else old.labels
-            return replace(old, labels=labels), []
+            changed, events = steer(old, job, steering) if steering else (old, [])
+            return replace(changed, labels=labels), events
 
-        return self._message(self._store.change_job(name, change))
+        changed = self._store.change_job(name, change)
+        if steering:
+            self._wake()
+        return self._message(changed)
 
     def _message(self, job: JobRecord) -> Job:
+        if job.is_tuning and not job.is_terminal:
+            job = replace(job, output=self._tuning_output(job))
         return job_message(job, self._position(job.name))
 
 

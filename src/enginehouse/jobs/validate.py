@@ -10,12 +10,16 @@ from collections.abc import Callable
 
 from enginehouse.core import names, units
 from enginehouse.core.errors import EngineError, FailedPrecondition, FieldViolation, InvalidArgument, NotFound
+from enginehouse.core.names import JobName
+from enginehouse.jobs import hyperparameters
 from enginehouse.jobs.archive import ArchiveContents, UnreadableArchive, read_contents
 from enginehouse.jobs.machines import LEGACY, TPU, is_legacy, machine
 from enginehouse.jobs.plan import Plan, make_plan
 from enginehouse.jobs.prediction import Models, PredictionValidator
+from enginehouse.metadata.records import JobRecord
 from enginehouse.runtimes.catalogue import Catalogue
-from enginehouse.schemas.ml_v1 import Job, TrainingInput
+from enginehouse.schemas.ml_v1 import HyperparameterSpec, Job, TrainingInput
+from enginehouse.schemas.wire import from_builtins
 from enginehouse.storage.base import ObjectStore
 
 MAX_PACKAGES = 100
@@ -30,10 +34,14 @@ class Validator:
 
     Args:
         models: finds what a batch prediction job predicts with.
+        find_job: finds the job that a tuning job resumes.
     """
 
-    def __init__(self, catalogue: Catalogue, storage: ObjectStore, models: Models) -> None:
+    def __init__(
+        self, catalogue: Catalogue, storage: ObjectStore, models: Models, find_job: Callable[[JobName], JobRecord]
+    ) -> None:
         self._catalogue = catalogue
+        self._find_job = find_job
         self._storage = storage
         self._predictions = PredictionValidator(catalogue, storage, models)
 
@@ -57,6 +65,8 @@ class Validator:
         violations = _Violations()
         for check in (_check_module, _check_packages, _check_tier, _check_scheduling, _check_unsupported):
             check(spec, violations)
+        if spec.hyperparameters is not None:
+            self._check_tuning(project, spec.hyperparameters, violations)
         plan = violations.collect(lambda: self._plan(spec))
         violations.raise_as(InvalidArgument)
         assert plan is not None
@@ -73,6 +83,27 @@ class Validator:
             )
         resolution = self._catalogue.resolve(spec.runtime_version, spec.python_version or None, field=_FIELD)
         return make_plan(spec, resolution)
+
+    def _check_tuning(self, project: str, spec: HyperparameterSpec, violations: _Violations) -> None:
+        field = "hyperparameters"
+        found = list(hyperparameters.faults(spec))
+        if spec.resume_previous_job_id:
+            found += self._resume_faults(JobName(project, spec.resume_previous_job_id), spec)
+        for path, text in found:
+            violations.add(f"{field}.{path}", text)
+
+    def _resume_faults(self, previous: JobName, spec: HyperparameterSpec) -> list[hyperparameters.Fault]:
+        field = "resume_previous_job_id"
+        try:
+            job = self._find_job(previous)
+        except NotFound:
+            return [(field, f"There is no job {previous.job_id!r} in the project {previous.project}.")]
+        if not job.is_tuning:
+            return [(field, f"The job {previous.job_id!r} tuned no hyperparameters.")]
+        if not job.is_terminal:
+            return [(field, f"The job {previous.job_id!r} has not ended; add trials to it with mle jobs update.")]
+        before = from_builtins(HyperparameterSpec, job.request["trainingInput"]["hyperparameters"])
+        return list(hyperparameters.widening_faults(spec, before))
 
     def _check_job_dir(self, spec: TrainingInput) -> None:
         if spec.job_dir:
@@ -223,7 +254,5 @@ def _check_scheduling(spec: TrainingInput, violations: _Violations) -> None:
 
 
 def _check_unsupported(spec: TrainingInput, violations: _Violations) -> None:
-    if spec.hyperparameters is not None:
-        violations.add("hyperparameters", "Hyperparameter tuning is not available in this release.")
     if spec.master_config is not None and spec.master_config.image_uri:
         violations.add("master_config.image_uri", "Custom containers are not available in this release.")

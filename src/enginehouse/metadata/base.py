@@ -56,15 +56,26 @@ class JobStore(Protocol):
     def get_job(self, name: JobName) -> JobRecord: ...
 
     def list_jobs(self, project: str, *, page_size: int, page_token: str = "") -> Page[JobRecord]:
-        """Newest first."""
+        """Newest first; trials are not among them."""
+        ...
+
+    def trials_of(self, job: JobName) -> list[JobRecord]:
+        """The trials of a tuning job, oldest first."""
         ...
 
     def started_jobs(self) -> list[JobRecord]:
-        """All jobs of all projects that have left the queue and have not ended, oldest first."""
+        """All jobs and trials of all projects that have left the queue and have not ended, oldest first.
+
+        Tuning jobs are not among them, as they have nothing to run but their trials.
+        """
         ...
 
     def queued_jobs(self) -> list[int]:
-        """Sequence numbers of all jobs of all projects that are in the queue, oldest first."""
+        """Sequence numbers of all jobs and trials of all projects in the queue but tuning jobs, oldest first."""
+        ...
+
+    def tuning_jobs(self) -> list[JobRecord]:
+        """All tuning jobs of all projects that have not ended, oldest first."""
         ...
 
     def job_of(self, sequence: int) -> JobRecord:
@@ -72,7 +83,7 @@ class JobStore(Protocol):
         ...
 
     def count_jobs(self) -> dict[str, int]:
-        """How many jobs are in each state, over all projects."""
+        """How many jobs are in each state, over all projects; trials don't count."""
         ...
 
     def change_job(self, name: JobName, change: Change[JobRecord], *, lease: Lease | None = None) -> JobRecord: ...
@@ -205,8 +216,8 @@ class StudyStore(Protocol):
 
     def get_trial(self, name: TrialName) -> TrialRecord: ...
 
-    def list_trials(self, study: StudyName) -> list[TrialRecord]:
-        """By id."""
+    def list_trials(self, study: StudyName, *, unfinished: bool = False) -> list[TrialRecord]:
+        """By id; only those that are not COMPLETED where `unfinished`."""
         ...
 
     def change_trial(

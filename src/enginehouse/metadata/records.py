@@ -69,12 +69,13 @@ class Lease:
 
 @dataclass(frozen=True)
 class JobRecord:
-    """A job.
+    """A job, or a trial of a tuning job: users see the latter through the former alone.
 
     Attributes:
         request: the message that the user sent (Job, JSON-ready).
         plan: what jobs/plan made of it.
-        run: how that is being carried out (jobs/run).
+        run: how that is being carried out (jobs/run; of a tuning job tuning/progress).
+        is_tuning: its trials run, not itself.
     """
 
     name: JobName
@@ -93,6 +94,7 @@ class JobRecord:
     revision: int = 1
     creation_key: str = ""
     run: dict[str, Any] = field(default_factory=dict)
+    is_tuning: bool = False
 
     @property
     def is_terminal(self) -> bool:

@@ -46,7 +46,8 @@ def job_row(job: JobRecord) -> dict[str, Any]:
 def job_record(row: sa.RowMapping) -> JobRecord:
     values = dict(row)
     del values["sequence"]
-    return JobRecord(name=JobName(values.pop("project"), values.pop("job_id")), **values)
+    name = JobName(values.pop("project"), values.pop("job_id"), values.pop("trial_id"))
+    return JobRecord(name=name, **values)
 
 
 def model_row(model: ModelRecord) -> dict[str, Any]:

@@ -76,7 +76,8 @@ class SqlMetadataStore(SqlStudies):
 
     def list_jobs(self, project: str, *, page_size: int, page_token: str = "") -> Page[JobRecord]:
         before = rows.page_key(page_token, int)
-        query = jobs.select().where(jobs.c.project == project).order_by(jobs.c.sequence.desc()).limit(page_size + 1)
+        query = jobs.select().where(jobs.c.project == project, jobs.c.trial_id == "")
+        query = query.order_by(jobs.c.sequence.desc()).limit(page_size + 1)
         if before is not None:
             query = query.where(jobs.c.sequence < before)
         with self._database.read() as connection:
@@ -84,12 +85,26 @@ class SqlMetadataStore(SqlStudies):
         return _page(found, page_size, rows.job_record, lambda row: row["sequence"])
 
     def started_jobs(self) -> list[JobRecord]:
-        query = jobs.select().where(jobs.c.state.in_(_STARTED_JOB_STATES)).order_by(jobs.c.sequence)
+        query = jobs.select().where(jobs.c.state.in_(_STARTED_JOB_STATES), ~jobs.c.is_tuning)
+        return self._jobs_in_order(query)
+
+    def tuning_jobs(self) -> list[JobRecord]:
+        unfinished = jobs.c.state.in_(("QUEUED", *_STARTED_JOB_STATES))
+        return self._jobs_in_order(jobs.select().where(unfinished, jobs.c.is_tuning))
+
+    def trials_of(self, job: JobName) -> list[JobRecord]:
+        of_job = jobs.c.project == job.project, jobs.c.job_id == job.job_id, jobs.c.trial_id != ""
+        return self._jobs_in_order(jobs.select().where(*of_job))
+
+    def _jobs_in_order(self, query: sa.Select[Any]) -> list[JobRecord]:
+        query = query.order_by(jobs.c.sequence)
         with self._database.read() as connection:
             return [rows.job_record(row) for row in connection.execute(query).mappings()]
 
     def queued_jobs(self) -> list[int]:
-        query = sa.select(jobs.c.sequence).where(jobs.c.state == "QUEUED").order_by(jobs.c.sequence)
+        query = (
+            sa.select(jobs.c.sequence).where(jobs.c.state == "QUEUED", ~jobs.c.is_tuning).order_by(jobs.c.sequence)
+        )
         with self._database.read() as connection:
             return list(connection.execute(query).scalars())
 
@@ -101,7 +116,8 @@ class SqlMetadataStore(SqlStudies):
         return rows.job_record(row)
 
     def count_jobs(self) -> dict[str, int]:
-        query = sa.select(jobs.c.state, sa.func.count().label("jobs")).group_by(jobs.c.state)
+        query = sa.select(jobs.c.state, sa.func.count().label("jobs"))
+        query = query.where(jobs.c.trial_id == "").group_by(jobs.c.state)
         with self._database.read() as connection:
             return {row.state: row.jobs for row in connection.execute(query)}
 
@@ -120,7 +136,9 @@ class SqlMetadataStore(SqlStudies):
             return job
 
     def _job_row(self, connection: sa.Connection, name: JobName) -> sa.RowMapping:
-        query = jobs.select().where(jobs.c.project == name.project, jobs.c.job_id == name.job_id)
+        query = jobs.select().where(
+            jobs.c.project == name.project, jobs.c.job_id == name.job_id, jobs.c.trial_id == name.trial_id
+        )
         row = connection.execute(query).mappings().first()
         if row is None:
             raise NotFound(f"The specified job {name.job_id!r} was not found in {name.project!r}.", field="name")

@@ -75,10 +75,10 @@ class SqlStudies:
         with self._database.read() as connection:
             return self._get_trial(connection, name)
 
-    def list_trials(self, study: StudyName) -> list[TrialRecord]:
+    def list_trials(self, study: StudyName, *, unfinished: bool = False) -> list[TrialRecord]:
         with self._database.read() as connection:
             self._get_study(connection, study)
-            return self._list_trials(connection, study)
+            return self._list_trials(connection, study, *([trials.c.state != "COMPLETED"] if unfinished else []))
 
     def change_trial(
         self,

@@ -30,7 +30,10 @@ jobs = sa.Table(
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Column("creation_key", sa.String(64), nullable=False, server_default=""),
     sa.Column("run", sa.JSON, nullable=False, server_default="{}"),
-    sa.UniqueConstraint("project", "job_id", name="jobs_name"),
+    # Of a trial of a tuning job; else empty.
+    sa.Column("trial_id", sa.String(32), nullable=False, server_default=""),
+    sa.Column("is_tuning", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.UniqueConstraint("project", "job_id", "trial_id", name="jobs_name"),
     # The reconciler looks for unfinished jobs many times a second; there are few of them among many.
     sa.Index("jobs_active", "state", "sequence"),
     sa.Index("jobs_by_project", "project", "sequence"),

@@ -3,10 +3,11 @@
 """Runs inside the user's process: `python bootstrap.py MODULE ARGS…` does what `python -m MODULE ARGS…` does.
 
 One file, standard library only, good for Python 2.7 and 3.6 to current, since it runs in the runtime's interpreter.
-It adds three things that the user's code can't tell apart from a bare run:
+It adds some things that the user's code can't tell apart from a bare run:
     * what `logging` writes to stdout or stderr goes to the runner with its severity, in order with what is printed;
     * an uncaught exception is told without the frames of this file and of runpy;
-    * a module that isn't there is told together with those that are.
+    * a module that isn't there is told together with those that are;
+    * in a trial of a tuning job, flags that are tuned and that no argument parser knows are noted in parameters.json.
 
 A record is RECORD_MARK, one line of JSON {"s": severity, "m": message, "f": fields, "k": kind}, newline, on a duplicate
 of stdout (the reader is replica/output.py).
@@ -23,6 +24,9 @@ import types
 RECORD_MARK = b"\x1e"
 MAX_MESSAGE_CHARS = 256 * 1024
 OVERLAY_VARIABLE = "ENGINEHOUSE_OVERLAY"
+PARAMETERS_VARIABLE = "ENGINEHOUSE_PARAMETERS"
+REPLICA_VARIABLE = "ENGINEHOUSE_REPLICA"
+PARAMETERS_FILE = "parameters.json"
 PYTHON_2 = sys.version_info[0] == 2
 
 
@@ -231,6 +235,122 @@ def find_fault_2(module):
     return None
 
 
+class TunedFlags(object):
+    """Which of the flags of a trial some parser has taken, and which were left over by all that saw them.
+
+    `argparse` is asked by what it leaves over, so nothing depends on how it works inside, abbreviations and parsers in
+    parsers included; absl's flags (those of `tf.app.run` too) are asked at the end. Where no parser sees a flag nothing
+    is said of it. What is found lies in a file, {flag: [options that may have been meant]} of those left over.
+    """
+
+    def __init__(self, names, path):
+        self._names = names
+        self._path = path
+        self._taken = set()
+        self._left = {}
+        self._written = None
+
+    def watch(self):
+        import argparse
+        import atexit
+
+        original = argparse.ArgumentParser.parse_known_args
+        flags = self
+
+        def parse_known_args(self, args=None, namespace=None, *more, **others):
+            given = list(sys.argv[1:]) if args is None else None
+            if given is None:
+                try:
+                    given = args = list(args)
+                except Exception:
+                    given = []
+            result = original(self, args, namespace, *more, **others)
+            try:
+                flags.note(given, result[1], list(self._option_string_actions))
+            except Exception:
+                pass
+            return result
+
+        parse_known_args.__doc__ = original.__doc__
+        argparse.ArgumentParser.parse_known_args = parse_known_args
+        atexit.register(self._ask_absl)
+
+    def note(self, given, left, options):
+        """A parser with `options` was given arguments and left some over."""
+        given, left = _flags_in(given), _flags_in(left)
+        for name in self._names:
+            if name in left:
+                self._left.setdefault(name, set()).update(_alike(name, options))
+            elif name in given:
+                self._taken.add(name)
+        self._write()
+
+    def _ask_absl(self):
+        try:
+            flags = sys.modules["absl.flags"].FLAGS
+            if not flags.is_parsed():
+                return
+            known = list(flags)
+            for name in self._names:
+                if name in known:
+                    self._taken.add(name)
+                else:
+                    self._left.setdefault(name, set()).update(_alike(name, ["--" + flag for flag in known]))
+            self._write()
+        except Exception:
+            pass
+
+    def _write(self):
+        import json
+
+        found = {name: sorted(self._left[name]) for name in self._left if name not in self._taken}
+        if found == self._written or not found and self._written is None:
+            return
+        self._written = found
+        partial = self._path + ".partial"
+        with open(partial, "w") as file:
+            file.write(json.dumps(found))
+        os.rename(partial, self._path)
+
+
+def _flags_in(arguments):
+    """The names of the flags among arguments, `a` for `--a` and for `--a=1`; none after a lone `--`."""
+    names = set()
+    for argument in arguments:
+        if argument == "--":
+            break
+        if hasattr(argument, "startswith") and argument.startswith("--"):
+            names.add(argument[2:].partition("=")[0])
+    return names
+
+
+def _alike(name, options):
+    """The options that differ from a flag only in case and in dashes and underscores, or by a typing error."""
+    plain = {}
+    for option in options:
+        if option.startswith("--"):
+            plain.setdefault(option.lstrip("-").lower().replace("-", "_"), []).append(option)
+    wanted = name.lower().replace("-", "_")
+    if wanted in plain:
+        return plain[wanted]
+    import difflib
+
+    return [option for close in difflib.get_close_matches(wanted, plain, 1, 0.75) for option in plain[close]]
+
+
+def watch_tuned_flags():
+    """In a trial, note which of its flags the trainer knows; never at the cost of the trial."""
+    names = os.environ.pop(PARAMETERS_VARIABLE, "")
+    if not names:
+        return
+    import json
+
+    try:
+        TunedFlags(json.loads(names), os.path.join(os.environ[REPLICA_VARIABLE], PARAMETERS_FILE)).watch()
+    except Exception:
+        pass
+
+
 def prepare_streams():
     """Lines of stdout go out as they are printed, each with one write; stderr goes out at once."""
     if hasattr(sys.stdout, "reconfigure"):
@@ -248,6 +368,7 @@ def main():
     channel = Channel()
     send_logging_records(channel)
     send_exceptions(channel)
+    watch_tuned_flags()
     # What `python -m` has at its start.
     sys.modules["enginehouse_bootstrap"] = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")

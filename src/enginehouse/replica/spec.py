@@ -9,6 +9,8 @@ backend reads it.
     started       user code was begun, at this time in ns; it never is twice
     stop.json     {reason, grace_s}: asks the runner to end
     outcome.json  how it ended; once written, it stays
+    parameters.json  in a trial: which of the tuned flags the trainer's parsers knew (replica/bootstrap.py)
+    hypertune/    in a trial: what its trainer reports
     report.json   what a program of the engine itself has to tell; user code writes none
     log.jsonl     the log (telemetry.segments)
     reserve       keeps room on the disk for the outcome
@@ -38,6 +40,12 @@ WORK_DIR = "work"
 
 MARKER = "ENGINEHOUSE_REPLICA"
 """Environment variable that every process of a replica inherits: the absolute path of its directory."""
+
+PARAMETERS_VARIABLE = "ENGINEHOUSE_PARAMETERS"
+"""In a trial: the names of the flags that are tuned, as JSON; the bootstrap takes it out before user code runs."""
+
+PARAMETERS_FILE = "parameters.json"
+METRIC_FILE = "hypertune/output.metrics"
 
 Reason = Literal["exited", "stopped", "environment_failed", "lost"]
 

@@ -142,8 +142,8 @@ class BuiltInAlgorithmOutput(Message):
 
 
 class HyperparameterMetric(Message):
-    training_step: Int64 = Int64(0)
-    objective_value: float = 0.0
+    training_step: Int64 | None = None  # 0 is shown
+    objective_value: float | None = None
 
 
 class HyperparameterOutput(Message):

@@ -73,6 +73,26 @@ class MetadataStoreContract(StudyStoreContract):
         assert [e.message for e in store.events("projects/demo/jobs/job_1")] == ["first"]
         store.create_job(make_job(project="other"), [])
 
+    def test_trials_are_jobs_that_only_their_job_shows(self, store: MetadataStore) -> None:
+        job = replace(make_job(), is_tuning=True)
+        trial = replace(make_job(), name=job.name.trial("1"))
+        store.create_job(job, [])
+        store.create_job(trial, [NewEvent("log", "begins")])
+        with pytest.raises(AlreadyExists):
+            store.create_job(trial, [])
+        store.change_job(trial.name, lambda old: (replace(old, state="RUNNING"), []))
+        store.create_job(replace(trial, name=job.name.trial("2")), [])
+        assert store.get_job(trial.name).state == "RUNNING"
+        assert [each.name for each in store.list_jobs("demo", page_size=9).items] == [job.name]
+        assert [each.name for each in store.trials_of(job.name)] == [job.name.trial("1"), job.name.trial("2")]
+        assert [each.name for each in store.started_jobs()] == [trial.name]
+        assert [store.job_of(each).name for each in store.queued_jobs()] == [job.name.trial("2")]
+        assert store.tuning_jobs() == [job]
+        assert store.count_jobs() == {"QUEUED": 1}
+        assert [event.message for event in store.events(str(trial.name))] == ["begins"]
+        store.change_job(job.name, lambda old: (replace(old, state="CANCELLED"), []))
+        assert store.tuning_jobs() == []
+
     def test_what_is_not_there_is_not_found(self, store: MetadataStore) -> None:
         with pytest.raises(NotFound):
             store.get_job(JobName("demo", "nothing"))

@@ -74,6 +74,11 @@ class TrialMetrics:
         self._events = EventFiles(directory)
         self._reports = [ReportFile(path) for path in reports]
 
+    def follow(self, reports: Iterable[Path]) -> None:
+        """Read these files of reports, too: a replica that is begun anew writes to another one."""
+        known = {report.path for report in self._reports}
+        self._reports += [ReportFile(path) for path in reports if path not in known]
+
     def poll(self) -> bool:
         """Read what is new; whether anything was."""
         news = self._events.poll()

@@ -210,7 +210,7 @@ class ReportFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._followed = _Followed()
         self._known: set[tuple[str, int, float]] = set()
 
@@ -218,11 +218,11 @@ class ReportFile:
         """Read what is new; whether anything was."""
         followed, before = self._followed, len(self._known)
         with suppress(OSError):
-            status = self._path.stat()
+            status = self.path.stat()
             version = (status.st_ino, status.st_size, status.st_mtime_ns)
             if version == followed.version:
                 return False
-            with self._path.open("rb") as file, followed.reopened(file):
+            with self.path.open("rb") as file, followed.reopened(file):
                 file.seek(followed.offset)
                 data = file.read(_MAX_READ_BYTES)
                 whole = data.rfind(b"\n") + 1
