@@ -120,10 +120,16 @@ class Jobs(Collection):
 
     def __init__(self, transport: Transport, parent: str, project: str) -> None:
         super().__init__(transport, f"{parent}/jobs", "jobs")
+        self._studies = f"{parent}/locations/jobs/studies"
         self._logs_parent = f"/enginehouse/v1/projects/{quote(project, safe='')}/jobs"
 
     def cancel(self, job_id: str) -> None:
         self._transport.json("POST", f"{self.path(job_id)}:cancel", {})
+
+    def stop_trial(self, job_id: str, trial_id: str) -> None:
+        """Let one trial of a tuning job end early; it keeps what it has reported."""
+        trial = f"{quote(job_id, safe='')}/trials/{quote(trial_id, safe='')}"
+        self._transport.json("POST", f"{self._studies}/{trial}:stop", {})
 
     def read_logs(self, job_id: str, cursor: str = "", *, limit: int = 1000, wait_s: float = 0) -> Resource:
         """One page of a job's log: `{"entries": [...], "cursor": "...", "ended": bool}`.

@@ -30,6 +30,7 @@ from enginehouse.schemas import optimizer as messages
 from enginehouse.schemas.ml_v1 import Operation
 from enginehouse.schemas.wire import from_builtins, to_builtins
 from enginehouse.tuning import study as studies
+from enginehouse.tuning.job_study import LOCATION
 from enginehouse.tuning.policy import Policy, StopDecision
 from enginehouse.tuning.study_config import check_parameters, check_study_config
 from enginehouse.tuning.study_messages import (
@@ -62,6 +63,7 @@ class StudyService:
             FailedPrecondition: its algorithm or way of stopping is not available.
             AlreadyExists: there is another one of that id.
         """
+        _check_no_jobs(name)
         names.check_project_id(name.project)
         names.check_study_id(name.study_id)
         if study.study_config is None:
@@ -92,6 +94,7 @@ class StudyService:
         return messages.ListStudiesResponse(studies=[study_message(study) for study in found])
 
     def delete(self, name: StudyName) -> None:
+        _check_no_jobs(name)
         self._store.delete_study(name)
 
     # --- trials ---
@@ -102,6 +105,7 @@ class StudyService:
         Raises:
             InvalidArgument: its parameters are not of the study's space, or a measurement is wrong.
         """
+        _check_no_jobs(name)
         config = _config(self._store.get_study(name))
         check_parameters(config, trial.parameters, field="trial.parameters")
         for index, measurement in enumerate(trial.measurements):
@@ -143,6 +147,7 @@ class StudyService:
         return messages.ListTrialsResponse(trials=[trial_message(each) for each in self._store.list_trials(name)])
 
     def delete_trial(self, name: TrialName) -> None:
+        _check_no_jobs(name.study)
         self._store.delete_trial(name)
 
     def suggest(self, name: StudyName, request: messages.SuggestTrialsRequest) -> Operation:
@@ -155,6 +160,7 @@ class StudyService:
         Raises:
             FailedPrecondition: the study is not active and the client has no trial left.
         """
+        _check_no_jobs(name)
         count, client_id = request.suggestion_count, request.client_id
         if not 1 <= count <= MAX_SUGGESTIONS:
             raise InvalidArgument(f"Ask for 1 to {MAX_SUGGESTIONS} suggestions.", field="suggestion_count")
@@ -188,6 +194,7 @@ class StudyService:
 
     def add_measurement(self, name: TrialName, request: messages.AddTrialMeasurementRequest) -> messages.Trial:
         """Report a measurement. The same one again changes nothing; another at the same step and time replaces it."""
+        _check_no_jobs(name.study)
         config = _config(self._store.get_study(name.study))
         measurement = studies.check_measurement(request.measurement, config, field="measurement", final=False)
 
@@ -199,6 +206,7 @@ class StudyService:
 
     def complete(self, name: TrialName, request: messages.CompleteTrialRequest) -> messages.Trial:
         """End a trial with its final measurement, with the last one reported, or as infeasible."""
+        _check_no_jobs(name.study)
         config, final = _config(self._store.get_study(name.study)), request.final_measurement
         if final is not None and not request.trial_infeasible:
             studies.check_measurement(final, config, field="final_measurement", final=True)
@@ -223,6 +231,7 @@ class StudyService:
         Raises:
             FailedPrecondition: it has ended.
         """
+        _check_no_jobs(name.study)
         start_ns = self._clock.time_ns()
         trial = self._store.get_trial(name)
         if studies.stopping(trial) is None:
@@ -269,3 +278,17 @@ class StudyService:
 
 def _config(study: StudyRecord) -> messages.StudyConfig:
     return from_builtins(messages.StudyConfig, study.config)
+
+
+def _check_no_jobs(name: StudyName) -> None:
+    """The study of a tuning job can be read, and its trials be stopped; all else is the job's affair.
+
+    Raises:
+        FailedPrecondition: `name` is in the location of such studies.
+    """
+    if name.location == LOCATION:
+        raise FailedPrecondition(
+            f"Studies in the location {LOCATION!r} are those of tuning jobs: change the job instead "
+            "(mle jobs update), or make a study in another location.",
+            field="name",
+        )
