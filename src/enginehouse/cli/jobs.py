@@ -1,8 +1,9 @@
-"""`mle jobs`: submit, list, describe, cancel, update, stream-logs."""
+"""`mle jobs`: submit, list, describe, trials, stop-trial, cancel, update, stream-logs."""
 
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from enginehouse.cli.invocation import Invocation, pass_invocation
 from enginehouse.cli.names import resource_id
 from enginehouse.cli.prediction import prediction
 from enginehouse.cli.training import training
+from enginehouse.core.errors import FailedPrecondition
 
 
 @click.group(cls=Group, examples="mle jobs submit training --help\nmle jobs list --limit 5")
@@ -66,20 +68,95 @@ def cancel(invocation: Invocation, job: str) -> None:
     invocation.client().jobs.cancel(job_id)
 
 
-@jobs.command(examples="mle jobs update iris_1 --update-labels owner=ada\nmle jobs update iris_1 --clear-labels")
+@jobs.command(
+    examples="""
+        mle jobs trials iris_tune
+        mle jobs trials iris_tune --plot iris_tune.html
+    """
+)
+@click.argument("job")
+@click.option("--plot", metavar="FILE", help="Draw them into a .svg, .html or .png file, too.")
+@pass_invocation
+def trials(invocation: Invocation, job: str, plot: str | None) -> None:
+    """Show the trials of a tuning job, the best first."""
+    from enginehouse.cli.output import Column, field, print_list
+
+    job_id = resource_id(invocation, job)
+    shown = invocation.client().jobs.get(job_id)
+    spec = shown.get("trainingInput", {}).get("hyperparameters")
+    if spec is None:
+        raise FailedPrecondition(f"{job_id} tunes no hyperparameters.")
+    output = shown.get("trainingOutput", {})
+
+    def parameter(name: str) -> Column:
+        return name, lambda row: row["hyperparameters"].get(name)
+
+    columns = [
+        ("TRIAL_ID", field("trialId")),
+        (output.get("hyperparameterMetricTag") or "METRIC", field("finalMetric.objectiveValue")),
+        ("STEP", field("finalMetric.trainingStep")),
+        ("STATE", lambda row: "STOPPED_EARLY" if row.get("isTrialStoppedEarly") else row.get("state")),
+        *(parameter(param["parameterName"]) for param in spec.get("params", ())),
+    ]
+    print_list(invocation, output.get("trials", ()), columns)
+    if plot is not None:
+        from enginehouse.cli.chart import draw, render
+
+        Path(plot).expanduser().write_bytes(render(draw(shown), plot))
+        invocation.say(f"Wrote {plot}.")
+
+
+@jobs.command("stop-trial", examples="mle jobs stop-trial iris_tune 3")
+@click.argument("job")
+@click.argument("trial")
+@pass_invocation
+def stop_trial(invocation: Invocation, job: str, trial: str) -> None:
+    """End one trial of a tuning job early; it keeps what it has reported, and the job goes on."""
+    job_id = resource_id(invocation, job)
+    invocation.client().jobs.stop_trial(job_id, trial)
+    invocation.say(f"Trial {trial} of [{job_id}] is asked to end.")
+
+
+@jobs.command(
+    examples="""
+        mle jobs update iris_1 --update-labels owner=ada
+        mle jobs update iris_1 --clear-labels
+        mle jobs update iris_tune --max-trials 20 --widen learning-rate=0.00001:0.1
+    """
+)
 @click.argument("job")
 @click.option("--update-labels", metavar="KEY=VALUE,...", help="Add these labels, or change their values.")
 @click.option("--remove-labels", metavar="KEY,...", help="Remove these labels.")
 @click.option("--clear-labels", is_flag=True, help="Remove all labels first.")
+@click.option("--max-trials", type=int, metavar="N", help="Of a tuning job: make this many trials in all.")
+@click.option("--max-parallel-trials", type=int, metavar="N", help="Of a tuning job: run this many at a time.")
+@click.option("--max-failed-trials", type=int, metavar="N", help="Of a tuning job: fail with this many failed ones.")
+@click.option(
+    "--widen",
+    multiple=True,
+    metavar="NAME=MIN:MAX",
+    help="Of a tuning job: a wider range of a parameter, or NAME=VALUE,... for more values. May be repeated.",
+)
 @pass_invocation
 def update(
-    invocation: Invocation, job: str, update_labels: str | None, remove_labels: str | None, clear_labels: bool
+    invocation: Invocation,
+    job: str,
+    update_labels: str | None,
+    remove_labels: str | None,
+    clear_labels: bool,
+    **steering: Any,
 ) -> None:
-    """Change a job's labels."""
+    """Change a job's labels; add trials to a tuning job, or widen its ranges, while it runs."""
+    from enginehouse.cli.steering import steering_change
+
     job_id = resource_id(invocation, job)
     client = invocation.client()
-    change = changed_labels(invocation, client.jobs.get(job_id), update_labels, remove_labels, clear_labels)
-    client.jobs.patch(job_id, {"labels": change}, ["labels"])
+    shown = client.jobs.get(job_id)
+    body, mask = steering_change(shown, **steering)
+    if not mask or update_labels or remove_labels or clear_labels:
+        body["labels"] = changed_labels(invocation, shown, update_labels, remove_labels, clear_labels)
+        mask.append("labels")
+    client.jobs.patch(job_id, body, mask)
     invocation.say(f"Updated ml engine job [{job_id}].")
 
 

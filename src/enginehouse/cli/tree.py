@@ -21,6 +21,7 @@ CHILDREN = {
     "settings": Child("enginehouse.cli.engine:settings", "List the settings in force and what they mean."),
     "storage": Child("enginehouse.cli.storage:storage", "Work with buckets and objects."),
     "jobs": Child("enginehouse.cli.jobs:jobs", "Submit, watch and cancel jobs."),
+    "hptuning": Child("enginehouse.cli.hptuning:hptuning", "Prepare hyperparameter tuning."),
     "local": Child("enginehouse.cli.local:local", "Run a trainer here, as a job would."),
     "models": Child("enginehouse.cli.models:models", "Manage models."),
     "versions": Child("enginehouse.cli.versions:versions", "Manage the versions of a model."),
