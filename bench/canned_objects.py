@@ -1,7 +1,8 @@
-"""The cheapest server there can be for the downloads of `objects.py`: what it costs the client alone.
+"""The cheapest server there can be for `objects.py`: what it costs the client alone.
 
-It knows no store: every answer but the large file's bytes, which the kernel sends, is ready before it listens. What
-google-cloud-storage needs with it is the least it can need with any server. Started by `objects.py`; prints its port.
+It knows no store: every answer but the large file's bytes, which the kernel sends, is ready before it listens, and
+what is uploaded is dropped. What google-cloud-storage needs with it is the least it can need with any server. Started
+by `objects.py`; prints its port.
 
     python bench/canned_objects.py LARGE_FILE SMALL_FILE COUNT RESOURCE_JSON
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -20,6 +22,9 @@ import google_crc32c
 
 PAGE_SIZE = 1000
 _BLOCK_BYTES = 1024 * 1024
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_RANGE = re.compile(rb"\r\ncontent-range: *bytes \d+-(\d+)/(\d+)", re.IGNORECASE)
+_HOST = re.compile(rb"\r\nhost: *(\S+)", re.IGNORECASE)
 
 
 class Answers:
@@ -35,9 +40,17 @@ class Answers:
         content = small.read_bytes()
         self.small = _head(len(content), google_crc32c.Checksum(content).digest()) + content
         self.pages = {start: _page(start, count, resource) for start in range(0, count, PAGE_SIZE)}
+        stored = {**resource, "name": "large", "size": str(self.large_bytes)}
+        stored["crc32c"] = base64.b64encode(checksum.digest()).decode()
+        stored.pop("md5Hash", None)
+        text = json.dumps(stored).encode()
+        self.stored = _head(len(text), b"") + text
 
-    def send(self, connection: socket.socket, request_line: bytes) -> None:
-        if b"/o/large" in request_line:
+    def send(self, connection: socket.socket, head: bytes) -> None:
+        request_line = head.split(b"\r\n", 1)[0]
+        if b"uploadType=resumable" in request_line or request_line.startswith((b"POST ", b"DELETE ")):
+            connection.sendall(self._uploaded(head, request_line))
+        elif b"/o/large" in request_line:
             connection.sendall(self.large_head)
             sent = 0
             while sent < self.large_bytes:
@@ -47,6 +60,18 @@ class Answers:
         else:
             token = request_line.partition(b"pageToken=")[2].split(b"&")[0].split(b" ")[0]
             connection.sendall(self.pages[int(token or 0)])
+
+    def _uploaded(self, head: bytes, request_line: bytes) -> bytes:
+        """The answer to the beginning of an upload, a part of it, or its end."""
+        if request_line.startswith(b"POST ") and b"uploadType=resumable" in request_line:
+            found = _HOST.search(head)
+            assert found
+            location = b"http://" + found[1] + b"/upload/storage/v1/b/b/o?uploadType=resumable&upload_id=1"
+            return b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nLocation: " + location + b"\r\n\r\n"
+        part = _RANGE.search(head)
+        if part and int(part[1]) + 1 < int(part[2]):
+            return b"HTTP/1.1 308 Resume Incomplete\r\nContent-Length: 0\r\nRange: bytes=0-" + part[1] + b"\r\n\r\n"
+        return self.stored
 
 
 def main() -> None:
@@ -61,12 +86,21 @@ def main() -> None:
 
 def _serve(connection: socket.socket, answers: Answers) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    buffer = bytearray(_BLOCK_BYTES)
     pending = b""
     while data := connection.recv(_BLOCK_BYTES):
         pending += data
         while b"\r\n\r\n" in pending:
             head, _, pending = pending.partition(b"\r\n\r\n")
-            answers.send(connection, head.split(b"\r\n", 1)[0])
+            length = _LENGTH.search(head)
+            left = (int(length[1]) if length else 0) - len(pending)
+            pending = b"" if left >= 0 else pending[left:]
+            while left > 0:
+                got = connection.recv_into(buffer, min(left, _BLOCK_BYTES))
+                if not got:
+                    return
+                left -= got
+            answers.send(connection, head)
 
 
 def _head(size_bytes: int, crc32c: bytes) -> bytes:

@@ -3,8 +3,13 @@
 The same google-cloud-storage code uploads and downloads one large file (resumable, streamed from and to the disk),
 and lists and fetches many small objects, on a real engine, through its gateway and on the emulator, in turn in each
 round; the plain copy is `shutil.copyfile` with fsync on the same disk. Each result is checked against what was sent.
-"floor" is the same client with `canned_objects.py`, which does nothing but send: no server can be faster to it. The
-emulator (PyPI) gets a virtual environment of its own, made here with uv and kept in the user's cache.
+
+Most of that time is the client's own. "floor" is the same client with `canned_objects.py`, which does nothing but
+send and receive: no server can be faster to it, and "possible" is how many times the emulator such a server is. What
+the servers themselves can do is asked by a client that costs next to nothing (`bare_objects.py`).
+
+The emulator gets a virtual environment of its own, made here with uv and kept in the user's cache; most of its small
+objects are written into its files, as putting them would take it too long.
 
     python bench/objects.py [--quick]
 """
@@ -17,10 +22,7 @@ import filecmp
 import json
 import os
 import shutil
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -32,22 +34,21 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import uv
 from google.auth.credentials import AnonymousCredentials
 from google.auth.transport.requests import AuthorizedSession
 from google.cloud import storage
 
+from bare_objects import Address, bare_client
 from enginehouse.testing.engine import EngineProcess
+from object_servers import canned, emulator, fill_emulator
 
-EMULATOR = "gcp-storage-emulator==2026.7.19"
 TIMES_EMULATOR_BAR = 3.0
 ENGINE_RSS_BAR_MIB = 300
 MIB = 1024 * 1024
 CHUNK_BYTES = 32 * MIB
 SMALL_BYTES = 1000
-PUT_STEP = 500
-EMULATOR_PUT_LIMIT_S = 30.0
-"""The emulator slows down with each object it has; what it holds by then is what is listed and fetched."""
+BUCKET = "bench-bucket"
+PREFIX = "small/"
 THREADS = 4
 _SAMPLE_S = 0.02
 
@@ -58,29 +59,34 @@ class Sizes:
 
     large_bytes: int
     small_objects: int
-    """At most: see `EMULATOR_PUT_LIMIT_S`."""
+    put_objects: int
+    """So many of the small objects are put by the client, on both servers."""
     rounds: int
 
 
 @dataclass
 class Server:
-    """One server as the client sees it, and what was measured of it: by name, seconds of each round.
+    """One server as its clients see it, and what was measured of it: by name, of each round.
 
     `cpu` holds pairs of CPU seconds (user and system): the client's, the server's.
     """
 
-    bucket: Any
+    address: Address
     pid: int
     seconds: dict[str, list[float]] = field(default_factory=dict)
     cpu: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     peak_rss_mib: float = 0.0
 
-    def timed(self, name: str, work: Callable[[Any], None]) -> None:
-        """Do `work` with the bucket."""
+    @property
+    def bucket(self) -> Any:
+        return _client(self.address).bucket(BUCKET)
+
+    def timed(self, name: str, work: Callable[[], object]) -> None:
+        """Do `work`, the server's and this process' CPU time included."""
         client, server = psutil.Process(), psutil.Process(self.pid)
         before = _cpu_s(client), _cpu_s(server)
         began = time.perf_counter()
-        work(self.bucket)
+        work()
         self.seconds.setdefault(name, []).append(time.perf_counter() - began)
         self.cpu.setdefault(name, []).append((_cpu_s(client) - before[0], _cpu_s(server) - before[1]))
 
@@ -95,7 +101,8 @@ class Server:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smaller sizes, under a minute")
-    sizes = Sizes(128 * MIB, 500, 3) if parser.parse_args().quick else Sizes(1024 * MIB, 10_000, 2)
+    quick = parser.parse_args().quick
+    sizes = Sizes(128 * MIB, 1000, 50, 2) if quick else Sizes(1024 * MIB, 10_000, 500, 3)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-objects-")))
         source, small_file = folder / "source", folder / "small"
@@ -103,89 +110,106 @@ def main() -> None:
             for _ in range(sizes.large_bytes // CHUNK_BYTES):
                 file.write(os.urandom(CHUNK_BYTES))
         small_file.write_bytes(os.urandom(SMALL_BYTES))
+        names = [f"{PREFIX}{index:06}" for index in range(sizes.small_objects)]
+
         process = stack.enter_context(EngineProcess(folder / "engine"))
         told = json.loads((process.data_dir / "engine.json").read_text())
-        emulator_url, emulator_pid = stack.enter_context(emulator(folder / "emulator"))
-        bundle = process.data_dir / "gateway" / "bundle.pem"
-        engine = Server(direct(told["url"]).create_bucket("bench-bucket"), told["pid"])
-        gateway = Server(through(told["gatewayUrl"], bundle).bucket("bench-bucket"), told["pid"])
-        theirs = Server(direct(emulator_url).create_bucket("bench-bucket"), emulator_pid)
-        for server in (engine, theirs):
-            stack.enter_context(watched(server))
-        names = put_small(engine, theirs, small_file.read_bytes(), sizes.small_objects)
-        resource = json.dumps(next(iter(engine.bucket.list_blobs(max_results=1)))._properties)
-        canned_url, canned_pid = stack.enter_context(canned(source, small_file, len(names), resource))
-        floor = Server(direct(canned_url).bucket("bench-bucket"), canned_pid)
-        servers = (engine, theirs, gateway, floor)
-        copy_s = []
-        for _ in range(sizes.rounds):
-            copy_s.append(plain_copy(source, folder / "copied"))
-            for server in servers:
-                large(server, source, folder / "downloaded", with_upload=server is not floor)
-            for server in servers:
-                small(server, names, small_file.read_bytes())
-        report(sizes, len(names), statistics.median(copy_s), engine, gateway, theirs, floor)
+        engine = Server(Address(told["url"]), told["pid"])
+        gateway = Server(Address(told["gatewayUrl"], process.data_dir / "gateway" / "bundle.pem"), told["pid"])
+        _client(engine.address).create_bucket(BUCKET)
+        stack.enter_context(watched(engine))
+
+        copy_s: list[float] = []
+        with emulator(folder / "emulator") as (url, pid):
+            theirs = Server(Address(url), pid)
+            _client(theirs.address).create_bucket(BUCKET)
+            stack.enter_context(watched(theirs))
+            put_small(engine, names[: sizes.put_objects], small_file.read_bytes())
+            put_small(theirs, names[: sizes.put_objects], small_file.read_bytes())
+            resource = json.dumps(next(iter(engine.bucket.list_blobs(max_results=1)))._properties)
+            canned_url, canned_pid = stack.enter_context(canned(source, small_file, len(names), resource))
+            floor = Server(Address(canned_url), canned_pid)
+            servers = (engine, theirs, gateway, floor)
+            for _ in range(sizes.rounds):
+                copy_s.append(plain_copy(source, folder / "copied"))
+                for server in servers:
+                    large(server, source, folder / "downloaded")
+        fill_emulator(folder / "emulator", BUCKET, names, small_file.read_bytes())
+        put_all(engine, names[sizes.put_objects :], small_file.read_bytes())
+        with emulator(folder / "emulator") as (url, pid):
+            theirs.address, theirs.pid = Address(url), pid
+            for _ in range(sizes.rounds):
+                for server in servers:
+                    small(server, names, small_file.read_bytes())
+        report(sizes, statistics.median(copy_s), engine, gateway, theirs, floor)
 
 
-def direct(url: str) -> storage.Client:
-    """A client of a server at `url`."""
-    return storage.Client(project="bench", credentials=AnonymousCredentials(), client_options={"api_endpoint": url})
-
-
-def through(gateway_url: str, bundle: Path) -> storage.Client:
-    """A client of storage.googleapis.com, for which the gateway answers."""
+def _client(address: Address) -> storage.Client:
+    """A google-cloud-storage client of a server, or of storage.googleapis.com, for which the gateway answers."""
+    if address.bundle is None:
+        options = {"api_endpoint": address.url}
+        return storage.Client(project="bench", credentials=AnonymousCredentials(), client_options=options)
     session = AuthorizedSession(AnonymousCredentials())
     session.trust_env = False
-    session.proxies = {"https": gateway_url}
-    session.verify = str(bundle)
+    session.proxies = {"https": address.url}
+    session.verify = str(address.bundle)
     return storage.Client(project="bench", credentials=AnonymousCredentials(), _http=session)
 
 
-def large(server: Server, source: Path, target: Path, *, with_upload: bool) -> None:
-    """Send a large file and fetch it back; without an upload it is there already."""
-    if with_upload:
-        blob = server.bucket.blob("large", chunk_size=CHUNK_BYTES)
-        server.timed("upload", lambda _bucket: blob.upload_from_filename(str(source), timeout=600))
-    server.timed("download", lambda bucket: bucket.blob("large").download_to_filename(str(target), timeout=600))
+def large(server: Server, source: Path, target: Path) -> None:
+    """Send a large file and fetch it back, by both clients."""
+    blob = server.bucket.blob("large", chunk_size=CHUNK_BYTES)
+    whole = server.bucket.blob("large")
+    server.timed("upload", lambda: blob.upload_from_filename(str(source), timeout=600))
+    server.timed("download", lambda: whole.download_to_filename(str(target), timeout=600))
     assert filecmp.cmp(source, target, shallow=False), "other bytes came back"
     target.unlink()
-    if with_upload:
-        blob.delete()
+    with bare_client(server.address, BUCKET) as bare:
+        server.timed("upload, bare", lambda: bare.upload("large", source))
+        server.timed("download, bare", lambda: bare.fetch("large", source.stat().st_size))
+        bare.delete("large")
 
 
-def put_small(engine: Server, theirs: Server, data: bytes, count: int) -> list[str]:
-    """Put small objects on both servers, a step here and a step there; the names of those that are there."""
-    names = [f"small/{index:06}" for index in range(count)]
-    for start in range(0, count, PUT_STEP):
-        step = names[start : start + PUT_STEP]
-        for server in (engine, theirs):
-            server.timed(
-                "put small", lambda bucket, step=step: _each(step, lambda n: bucket.blob(n).upload_from_string(data))
-            )
-        if sum(theirs.seconds["put small"]) > EMULATOR_PUT_LIMIT_S:
-            return names[: start + PUT_STEP]
-    return names
+def put_small(server: Server, names: list[str], data: bytes) -> None:
+    """Put small objects, so many that the emulator can take them."""
+    bucket = server.bucket
+    server.timed("put small", lambda: _each(names, lambda name: bucket.blob(name).upload_from_string(data)))
+
+
+def put_all(server: Server, names: list[str], data: bytes) -> None:
+    """Put small objects with nobody watching."""
+    bucket = server.bucket
+    _each(names, lambda name: bucket.blob(name).upload_from_string(data))
 
 
 def small(server: Server, names: list[str], data: bytes) -> None:
-    """List and fetch many small objects."""
+    """List and fetch many small objects, by both clients."""
+    bucket = server.bucket
 
-    def list_all(bucket: Any) -> None:
-        assert [blob.name for blob in bucket.list_blobs(prefix="small/")] == names
+    def list_all() -> None:
+        assert [blob.name for blob in bucket.list_blobs(prefix=PREFIX)] == names
 
-    def fetch_all(bucket: Any) -> None:
-        def fetch(name: str) -> None:
-            assert bucket.blob(name).download_as_bytes() == data
+    def fetch(name: str) -> None:
+        assert bucket.blob(name).download_as_bytes() == data
 
-        _each(names, fetch)
+    def fetch_bare(part: int) -> None:
+        with bare_client(server.address, BUCKET) as client:
+            for name in names[part::THREADS]:
+                client.fetch(name, len(data))
+
+    def list_bare() -> None:
+        with bare_client(server.address, BUCKET) as client:
+            assert client.list(PREFIX) == len(names)
 
     server.timed("list small", list_all)
-    server.timed("fetch small", fetch_all)
+    server.timed("fetch small", lambda: _each(names, fetch))
+    server.timed("list small, bare", list_bare)
+    server.timed("fetch small, bare", lambda: _each(list(range(THREADS)), fetch_bare))
 
 
-def _each(names: list[str], work: Callable[[str], None]) -> None:
+def _each(items: list[Any], work: Callable[[Any], None]) -> None:
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(work, names))
+        list(pool.map(work, items))
 
 
 def _cpu_s(process: psutil.Process) -> float:
@@ -210,11 +234,10 @@ def watched(server: Server) -> Iterator[None]:
     done = threading.Event()
 
     def sample() -> None:
-        root = psutil.Process(server.pid)
         while not done.wait(_SAMPLE_S):
             try:
-                processes = [root, *root.children(recursive=True)]
-                total = sum(process.memory_info().rss for process in processes)
+                root = psutil.Process(server.pid)
+                total = sum(process.memory_info().rss for process in [root, *root.children(recursive=True)])
             except psutil.NoSuchProcess:
                 continue
             server.peak_rss_mib = max(server.peak_rss_mib, total / MIB)
@@ -228,94 +251,33 @@ def watched(server: Server) -> Iterator[None]:
         thread.join()
 
 
-@contextmanager
-def emulator(data_dir: Path) -> Iterator[tuple[str, int]]:
-    """The emulator, with its objects on the disk as the engine's are; its URL and pid."""
-    data_dir.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [emulator_program(), "-d", data_dir / "data", "start", "--host", "127.0.0.1", "--port", port, "--quiet"]
-    with (data_dir / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [str(part) for part in command], cwd=data_dir, stdout=log, stderr=log, stdin=subprocess.DEVNULL
-        )
-    try:
-        wait_for(port, process, data_dir / "log")
-        yield f"http://127.0.0.1:{port}", process.pid
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-@contextmanager
-def canned(source: Path, small_file: Path, count: int, resource: str) -> Iterator[tuple[str, int]]:
-    """The server of `canned_objects.py`; its URL and pid."""
-    program = Path(__file__).with_name("canned_objects.py")
-    command = [sys.executable, program, source, small_file, str(count), resource]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}", process.pid
-        finally:
-            process.terminate()
-
-
-def emulator_program() -> Path:
-    """The emulator's command, installed into its own environment where that has not happened yet."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    environment = base / "enginehouse" / "bench" / EMULATOR
-    program = environment / "bin" / "gcp-storage-emulator"
-    if not program.exists():
-        tool = uv.find_uv_bin()
-        subprocess.run([tool, "venv", "--quiet", "--clear", "--python", sys.executable, environment], check=True)
-        python = environment / "bin" / "python"
-        subprocess.run([tool, "pip", "install", "--quiet", "--python", python, EMULATOR], check=True)
-    return program
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 30.0) -> None:
-    """Until a server listens; its log is the error if it never does."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the emulator did not start:\n{log.read_text()}") from None
-            time.sleep(0.05)
-
-
-def report(
-    sizes: Sizes, count: int, copy_s: float, engine: Server, gateway: Server, theirs: Server, floor: Server
-) -> None:
-    """A table, and the bars as the last line; "possible" is how many times the emulator any server can reach."""
+def report(sizes: Sizes, copy_s: float, engine: Server, gateway: Server, theirs: Server, floor: Server) -> None:
+    """A table, and the bars as the last line."""
     size_mib = sizes.large_bytes / MIB
-    print(f"{size_mib:.0f} MiB; {count} objects of {SMALL_BYTES} bytes, {THREADS} threads for these")
-    if count < sizes.small_objects:
-        print(f"not {sizes.small_objects}: putting took the emulator more than {EMULATOR_PUT_LIMIT_S:.0f} s")
-    print("The engine lists in pages of 1000 as Cloud Storage does; the emulator answers with all at once.")
-    print(f"plain copy        {copy_s:8.2f} s  {size_mib / copy_s:8.0f} MiB/s")
-    print(f"{'':20} {'engine':>8} {'emulator':>8} {'floor':>8} {'times':>6} {'possible':>8}   CPU s: client+server")
+    print(
+        f"{size_mib:.0f} MiB; {sizes.small_objects} objects of {SMALL_BYTES} bytes, {THREADS} threads to fetch them"
+    )
+    print(f"put small: {sizes.put_objects} of them; medians of {sizes.rounds} rounds, seconds")
+    print(f"plain copy {copy_s:.2f} s, {size_mib / copy_s:.0f} MiB/s")
+    print(
+        f"{'':28} {'engine':>8} {'emulator':>9} {'times':>6} {'floor':>8} {'possible':>8} {'of copy':>8}"
+        "   CPU s of client + server: engine, emulator"
+    )
     bars = {}
     for way, server in (("", engine), (", gateway", gateway)):
         for name in server.seconds:
             mine, other = server.median(name), theirs.median(name)
-            least = floor.median(name) if name in floor.seconds else None
-            possible = other / least if least else None
-            cpu = ", ".join(
-                f"{who} {one.median_cpu(name)[0]:.2f}+{one.median_cpu(name)[1]:.2f}"
-                for who, one in (("engine", server), ("emulator", theirs))
-            )
-            floor_text = f"{least:8.3f}" if least else f"{'':8}"
-            possible_text = f"{possible:8.1f}" if possible else f"{'':8}"
-            print(
-                f"{name + way:20} {mine:8.3f} {other:8.3f} {floor_text} {other / mine:6.1f} {possible_text}   {cpu}"
-            )
-            value = bar(other / mine, TIMES_EMULATOR_BAR, other / mine >= TIMES_EMULATOR_BAR)
-            bars[f"{name}{way}, times the emulator"] = value | ({"possible": round(possible, 2)} if possible else {})
-    print(f"peak RSS, MiB        {engine.peak_rss_mib:8.0f} {theirs.peak_rss_mib:8.0f}")
+            least = floor.median(name) if name in floor.seconds and not name.endswith("bare") else None
+            cpu = ", ".join("{:.2f} + {:.2f}".format(*one.median_cpu(name)) for one in (server, theirs))
+            share = f"{copy_s / mine:8.0%}" if "load" in name else f"{'':8}"
+            floor_text = f"{least:8.3f} {other / least:8.1f}" if least else f"{'':17}"
+            print(f"{name + way:28} {mine:8.3f} {other:9.3f} {other / mine:6.1f} {floor_text} {share}   {cpu}")
+            key = f"{name}{way}, times the emulator"
+            bars[key] = bar(other / mine, TIMES_EMULATOR_BAR, other / mine >= TIMES_EMULATOR_BAR)
+            if least:
+                bars[key]["possible"] = round(other / least, 2)
+    print("The engine lists in pages of 1000, as Cloud Storage does; the emulator answers with all at once.")
+    print(f"peak RSS, MiB: engine {engine.peak_rss_mib:.0f}, emulator {theirs.peak_rss_mib:.0f}")
     bars["engine peak RSS, MiB"] = bar(
         engine.peak_rss_mib, ENGINE_RSS_BAR_MIB, engine.peak_rss_mib < ENGINE_RSS_BAR_MIB
     )

@@ -41,6 +41,7 @@ from enginehouse.api.ml_v1.places import place_handlers
 from enginehouse.api.ml_v1.studies import StudiesApi
 from enginehouse.api.storage import storage_routes
 from enginehouse.api.storage.hosts import StorageHosts
+from enginehouse.api.storage.routing import StorageApp
 from enginehouse.backends.local import LocalBackend
 from enginehouse.core.clock import Clock, SystemClock
 from enginehouse.core.errors import FailedPrecondition, InvalidArgument, Unauthenticated
@@ -245,12 +246,11 @@ class Composition:
             clock,
             directory,
         )
-        web = StorageHosts(self._storage, self._web())
+        web = StorageHosts(self._storage, StorageApp(storage_routes(self._storage), self._web()))
         self.app: ASGIApp = Front(web, self._predict, settings.token)
 
     def _web(self) -> ASGIApp:
-        # The storage API's first: routes are tried in turn, and nothing asks for so much in so many small calls.
-        routes = [*storage_routes(self._storage), *self._engine_routes(), *self._ml_routes()]
+        routes = [*self._engine_routes(), *self._ml_routes()]
         routes.append(Route("/metrics", self._metrics, methods=["GET"]))
         return Starlette(
             routes=routes, exception_handlers={HTTPException: on_http_exception}, lifespan=self._lifespan

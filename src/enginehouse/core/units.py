@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import UTC, datetime
 
@@ -34,10 +35,16 @@ def format_duration(seconds: float) -> str:
 def format_time(time_ns: int, *, digits: int = 0) -> str:
     """Nanoseconds since the epoch as RFC 3339 UTC with `digits` (0..9) decimals, always the same width."""
     seconds, nanos = divmod(time_ns, 1_000_000_000)
-    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    text = _format_second(seconds)
     if digits:
         text += "." + f"{nanos:09d}"[:digits]
     return text + "Z"
+
+
+@functools.lru_cache(maxsize=1024)
+def _format_second(time_s: int) -> str:
+    # What is listed together was often made together.
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def parse_time_ns(text: str) -> int:

@@ -272,6 +272,16 @@ class ObjectStore(Protocol):
         """As `get`, with that generation's content open for reading and seeking. The caller closes it."""
         ...
 
+    def open_at_once(
+        self, bucket: str, name: str, *, generation: int | None = None
+    ) -> tuple[ObjectInfo, BinaryIO] | None:
+        """`open_read` for a caller that must not wait, such as an event loop.
+
+        Returns:
+            None wherever that would need waiting or `open_read` would raise: then ask `open_read`.
+        """
+        ...
+
     def writer(
         self,
         bucket: str,

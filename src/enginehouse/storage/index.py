@@ -12,11 +12,14 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from enginehouse.core.errors import FailedPrecondition, Unavailable
 from enginehouse.storage.rows import Rows
+
+T = TypeVar("T")
 
 SCHEMA_VERSION = 1
 _BUSY_TIMEOUT_S = 30.0
@@ -73,6 +76,8 @@ class Index:
         self._idle: list[sqlite3.Connection] = []
         self._pool_lock = threading.Lock()
         self._write_lock = threading.Lock()
+        self._peek_lock = threading.Lock()
+        self._peeking: sqlite3.Connection | None = None
         with self.write() as rows:
             version = rows.connection.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
@@ -94,6 +99,19 @@ class Index:
                 yield Rows(connection)
             finally:
                 connection.execute("ROLLBACK")
+
+    def peek(self, read: Callable[[Rows], T]) -> T | None:
+        """What one query of `read` finds, without waiting for anybody; None when the index is busy."""
+        if not self._peek_lock.acquire(blocking=False):
+            return None
+        try:
+            if self._peeking is None:
+                self._peeking = self._connect(timeout_s=0.0)
+            return read(Rows(self._peeking))
+        except sqlite3.OperationalError:
+            return None
+        finally:
+            self._peek_lock.release()
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Rows]:
@@ -120,6 +138,10 @@ class Index:
         with self._pool_lock:
             while self._idle:
                 self._idle.pop().close()
+        with self._peek_lock:
+            if self._peeking is not None:
+                self._peeking.close()
+                self._peeking = None
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -133,11 +155,9 @@ class Index:
             with self._pool_lock:
                 self._idle.append(connection)
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, timeout_s: float = _BUSY_TIMEOUT_S) -> sqlite3.Connection:
         # isolation_level=None: BEGIN is ours to write. One thread at a time uses a connection, not always the same.
-        connection = sqlite3.connect(
-            self._path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-        )
+        connection = sqlite3.connect(self._path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
         connection.row_factory = sqlite3.Row
         for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")

@@ -164,6 +164,17 @@ class LocalObjectStore:
                 return stored.info, self._blobs.path(stored.blob).open("rb")
         raise AssertionError("unreachable")
 
+    def open_at_once(
+        self, bucket: str, name: str, *, generation: int | None = None
+    ) -> tuple[ObjectInfo, BinaryIO] | None:
+        stored = self._index.peek(lambda rows: rows.find(bucket, name))
+        if stored is None or generation not in (None, stored.info.generation):
+            return None
+        try:
+            return stored.info, self._blobs.open(stored.blob)
+        except FileNotFoundError:  # replaced just now
+            return None
+
     def writer(
         self,
         bucket: str,

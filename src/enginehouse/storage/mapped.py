@@ -357,6 +357,11 @@ class MappedObjectStore(LocalObjectStore):
 
         return self._read(bucket, here, elsewhere)
 
+    def open_at_once(
+        self, bucket: str, name: str, *, generation: int | None = None
+    ) -> tuple[ObjectInfo, BinaryIO] | None:
+        return None if bucket in self._mapped else super().open_at_once(bucket, name, generation=generation)
+
     def list(
         self,
         bucket: str,

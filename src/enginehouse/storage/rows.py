@@ -17,6 +17,7 @@ from enginehouse.core.errors import NotFound
 from enginehouse.storage.base import BucketInfo, ObjectAttributes, ObjectInfo
 
 _MICROSECOND_NS = 1000
+_NO_ATTRIBUTES = "{}"
 
 
 @dataclass(frozen=True)
@@ -195,10 +196,22 @@ def _bucket(row: sqlite3.Row) -> BucketInfo:
 
 
 def _stored(row: sqlite3.Row) -> StoredObject:
-    values = dict(row)
-    blob = values.pop("blob")
-    attributes = orjson.loads(values.pop("attributes"))
-    return StoredObject(ObjectInfo(**values, **attributes), blob)
+    # By position, as the table has them: listings are made of this.
+    bucket, name, blob, size, md5, crc32c, generation, metageneration, components, created, updated, text = row
+    info = ObjectInfo(
+        bucket=bucket,
+        name=name,
+        size_bytes=size,
+        md5=md5,
+        crc32c=crc32c,
+        generation=generation,
+        metageneration=metageneration,
+        component_count=components,
+        created_ns=created,
+        updated_ns=updated,
+        **(orjson.loads(text) if text != _NO_ATTRIBUTES else {}),
+    )
+    return StoredObject(info, blob)
 
 
 def _upload(row: sqlite3.Row) -> UploadRow:

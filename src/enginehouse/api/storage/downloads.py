@@ -1,7 +1,12 @@
-"""Content on its way out: whole or by range, streamed from the file in blocks."""
+"""Content on its way out: whole or by range.
+
+Small contents that are in memory are answered at once, without a thread. Large ones are sent by the kernel, or where
+they pass through the gateway's TLS streamed in blocks.
+"""
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -9,16 +14,17 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import BinaryIO
 
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
+from enginehouse.api.sendfile import SENDFILE, FileResponse, is_plain_file, read_cached
 from enginehouse.api.storage.call import Call
 from enginehouse.api.storage.errors import plain_error
 from enginehouse.api.storage.resources import etag
 from enginehouse.core.errors import ConditionNotMet
-from enginehouse.storage.base import ObjectInfo, Preconditions
+from enginehouse.storage.base import NO_PRECONDITIONS, ObjectInfo, Preconditions
 
 BLOCK_BYTES = 1024 * 1024
+SMALL_BYTES = 64 * 1024
 _RANGE = re.compile(r"bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})")
 
 
@@ -31,37 +37,30 @@ class Slice:
     partial: bool
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """An object with the first block of what was asked; `file` gives the rest, if there is one."""
-
-    info: ObjectInfo
-    wanted: Slice | None
-    head: bytes
-    file: BinaryIO | None
-
-
 async def download(call: Call) -> Response:
     """GET …/o/X?alt=media"""
     preconditions = call.preconditions()
+    bucket, name, generation = call.path["bucket"], call.path["object"], call.integer("generation")
+    opened = (
+        call.store.open_at_once(bucket, name, generation=generation) if preconditions == NO_PRECONDITIONS else None
+    )
+    if opened is None:
+        try:
+            opened = await call.run(
+                call.store.open_read, bucket, name, generation=generation, preconditions=preconditions
+            )
+        except ConditionNotMet as error:
+            return not_modified(preconditions, error)
+    info, file = opened
     try:
-        opened = await call.run(_open, call, call.integer("generation"), preconditions)
-    except ConditionNotMet as error:
-        return not_modified(preconditions, error)
-    info, wanted = opened.info, opened.wanted
-    if wanted is None:
-        response = plain_error(
-            HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
-            "requestedRangeNotSatisfiable",
-            f"The object has {info.size_bytes} bytes; none of them is in the requested range.",
-        )
-        response.headers["Content-Range"] = f"bytes */{info.size_bytes}"
-        return response
-    status = HTTPStatus.PARTIAL_CONTENT if wanted.partial else HTTPStatus.OK
-    if opened.file is None:
-        response = Response(opened.head, status)
-    else:
-        response = StreamingResponse(_blocks(opened, opened.file), status)
+        wanted = parse_range(call.request.headers.get("range"), info.size_bytes)
+        if wanted is None:
+            file.close()
+            return _no_such_range(info)
+        response = await _content(call, file, wanted)
+    except BaseException:
+        file.close()
+        raise
     # Written as bytes: Starlette would encode a value as Latin-1 and add a charset to some content types.
     response.raw_headers = [(name.encode(), value.encode()) for name, value in _headers(info, wanted).items()]
     return response
@@ -101,36 +100,49 @@ def not_modified(preconditions: Preconditions, error: ConditionNotMet) -> Respon
     raise error
 
 
-def _open(call: Call, generation: int | None, preconditions: Preconditions) -> _Opened:
-    info, file = call.store.open_read(
-        call.path["bucket"], call.path["object"], generation=generation, preconditions=preconditions
-    )
-    try:
-        wanted = parse_range(call.request.headers.get("range"), info.size_bytes)
-        if wanted is None or call.request.method == "HEAD":
-            file.close()
-            return _Opened(info, wanted, b"", None)
-        file.seek(wanted.start)
-        length = wanted.stop - wanted.start
-        head = file.read(min(BLOCK_BYTES, length))
-        if len(head) == length:
-            file.close()
-            return _Opened(info, wanted, head, None)
-        return _Opened(info, wanted, head, file)
-    except BaseException:
+async def _content(call: Call, file: BinaryIO, wanted: Slice) -> Response:
+    """The answer with the bytes that are wanted; it, or this function, closes the file."""
+    status = HTTPStatus.PARTIAL_CONTENT if wanted.partial else HTTPStatus.OK
+    length = wanted.stop - wanted.start
+    if call.request.method == "HEAD" or not length:
         file.close()
-        raise
+        return Response(b"", status)
+    if length > SMALL_BYTES:
+        if is_plain_file(file) and SENDFILE in call.request.scope.get("extensions", ()):
+            return FileResponse(file, wanted.start, length, status)
+        return StreamingResponse(_blocks(call, file, wanted), status)
+    data = read_cached(file, wanted.start, length)
+    if data is None:
+        data = await call.run(_read, file, wanted.start, length)
+    file.close()
+    return Response(data, status)
 
 
-async def _blocks(opened: _Opened, file: BinaryIO) -> AsyncIterator[bytes]:
-    assert opened.wanted is not None
-    left = opened.wanted.stop - opened.wanted.start
+def _no_such_range(info: ObjectInfo) -> Response:
+    response = plain_error(
+        HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+        "requestedRangeNotSatisfiable",
+        f"The object has {info.size_bytes} bytes; none of them is in the requested range.",
+    )
+    response.headers["Content-Range"] = f"bytes */{info.size_bytes}"
+    return response
+
+
+def _read(file: BinaryIO, offset: int, size_bytes: int) -> bytes:
+    file.seek(offset)
+    data = file.read(size_bytes)
+    while len(data) < size_bytes and (more := file.read(size_bytes - len(data))):  # a file without a buffer may do so
+        data += more
+    return data
+
+
+async def _blocks(call: Call, file: BinaryIO, wanted: Slice) -> AsyncIterator[bytes]:
     try:
-        block = opened.head
-        while block:
+        for start in range(wanted.start, wanted.stop, BLOCK_BYTES):
+            block = await call.run(_read, file, start, min(BLOCK_BYTES, wanted.stop - start))
+            if not block:
+                return
             yield block
-            left -= len(block)
-            block = await run_in_threadpool(file.read, min(BLOCK_BYTES, left)) if left else b""
     finally:
         file.close()
 
@@ -142,7 +154,7 @@ def _headers(info: ObjectInfo, wanted: Slice) -> dict[str, str]:
         "accept-ranges": "bytes",
         "cache-control": info.cache_control or "private, max-age=0",
         "etag": f'"{etag(info.generation, info.metageneration)}"',
-        "last-modified": formatdate(info.updated_ns / 1e9, usegmt=True),
+        "last-modified": _http_date(info.updated_ns // 1_000_000_000),
         "x-goog-generation": str(info.generation),
         "x-goog-metageneration": str(info.metageneration),
         "x-goog-storage-class": info.storage_class,
@@ -160,3 +172,8 @@ def _headers(info: ObjectInfo, wanted: Slice) -> dict[str, str]:
     if wanted.partial:
         headers["content-range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{info.size_bytes}"
     return headers
+
+
+@functools.lru_cache(maxsize=1024)
+def _http_date(time_s: int) -> str:
+    return formatdate(time_s, usegmt=True)

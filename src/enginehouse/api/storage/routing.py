@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from urllib.parse import quote, unquote
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from enginehouse.api.storage.call import Call
 from enginehouse.api.storage.errors import error_response, method_not_allowed
@@ -24,6 +24,8 @@ from enginehouse.storage.base import ObjectStore
 _LOG = logging.getLogger(__name__)
 CLIENT_CLOSED_REQUEST = 499
 """Nobody reads it: the client is gone. nginx logs the same."""
+
+_STORAGE_PATH = re.compile(rb"/(?:(?:(?:resumable/)?upload/|download/|batch/)?storage/)")
 
 Handler = Callable[[Call], Awaitable[Response]]
 
@@ -72,6 +74,32 @@ class RawPathRoute(BaseRoute):
         except Exception:
             _LOG.exception("%s %s failed", request.method, request.url.path)
             return error_response(Internal("The engine failed on this request; its log says why."))
+
+
+class StorageApp:
+    """An ASGI application that answers the storage API's paths by its routes and hands everything else on.
+
+    The routes know no errors but their own, so that they can do without the layers that an application of other
+    routes has around these, and without being looked for among them: a small object is fetched in half the time.
+
+    Args:
+        routes: of the storage API.
+        app: the rest of the engine.
+    """
+
+    def __init__(self, routes: Sequence[BaseRoute], app: ASGIApp) -> None:
+        self._routes = routes
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _STORAGE_PATH.match(raw_path(scope)):
+            for route in self._routes:
+                match, child_scope = route.matches(scope)
+                if match is Match.FULL:
+                    scope.update(child_scope)
+                    await route.handle(scope, receive, send)
+                    return
+        await self._app(scope, receive, send)
 
 
 def raw_path(scope: Scope) -> bytes:

@@ -5,8 +5,9 @@ Source: https://cloud.google.com/storage/docs/json_api/v1/how-tos/upload and …
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -17,7 +18,7 @@ from enginehouse.api.storage.call import Call, parse_int64
 from enginehouse.api.storage.multipart import RelatedBody
 from enginehouse.api.storage.resources import digests, merged_attributes, object_resource
 from enginehouse.core.errors import InvalidArgument, OutOfRange
-from enginehouse.storage.base import Digests, ObjectAttributes, ObjectInfo
+from enginehouse.storage.base import Digests, ObjectAttributes, ObjectInfo, ObjectWriter
 
 BLOCK_BYTES = 1024 * 1024
 """Bytes that are hashed and written in one go in the thread pool."""
@@ -151,16 +152,28 @@ async def _append(call: Call, upload_id: str, sent: ContentRange) -> int:
 async def _store(
     call: Call, name: str, attributes: ObjectAttributes, content: AsyncIterator[bytes], expected: Digests
 ) -> ObjectInfo:
-    writer = await call.run(
+    blocks = in_blocks(content)
+    first = await anext(blocks, b"")
+    begin = functools.partial(
         call.store.writer, call.path["bucket"], name, attributes=attributes, preconditions=call.preconditions()
     )
+    if len(first) < BLOCK_BYTES:  # all of it
+        return await call.run(_put, begin, first, expected)
+    writer = await call.run(begin)
     try:
-        async for block in in_blocks(content):
+        await call.run(writer.write, first)
+        async for block in blocks:
             await call.run(writer.write, block)
         return await call.run(writer.commit, expected)
     except BaseException:
         writer.abort()
         raise
+
+
+def _put(begin: Callable[[], ObjectWriter], content: bytes, expected: Digests) -> ObjectInfo:
+    with begin() as writer:
+        writer.write(content)
+        return writer.commit(expected)
 
 
 async def in_blocks(stream: AsyncIterator[bytes], size_bytes: int = BLOCK_BYTES) -> AsyncIterator[bytes]:

@@ -49,6 +49,19 @@ class ContentContract(StoreFixtures):
         assert info == store.get(BUCKET, "x")
         assert info.metageneration == 1 and info.component_count is None
 
+    def test_what_is_opened_at_once_is_what_is_there(self, store: ObjectStore) -> None:
+        put(store, "x", b"old")
+        old = store.get(BUCKET, "x")
+        put(store, "x", b"new")
+        found = store.open_at_once(BUCKET, "x")  # None is right, too
+        if found is not None:
+            info, file = found
+            with file:
+                assert (info, file.read()) == (store.get(BUCKET, "x"), b"new")
+        assert store.open_at_once(BUCKET, "x", generation=old.generation) is None
+        assert store.open_at_once(BUCKET, "y") is None
+        assert store.open_at_once("no-such-bucket", "x") is None
+
     def test_nothing_is_seen_before_the_commit(self, store: ObjectStore) -> None:
         writer = store.writer(BUCKET, "x")
         writer.write(b"new")
