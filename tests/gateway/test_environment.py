@@ -181,11 +181,14 @@ class TestShells:
         printed = subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
         assert json.loads(printed) == [self.ODD, False]
 
-    def test_bash_wires_and_unwires(self):
+    @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+    def test_wire_and_unwire(self, shell: str):
+        if shutil.which(shell) is None:
+            pytest.skip(f"{shell} is not installed")
         before = {"PATH": os.environ["PATH"], "https_proxy": "http://corporate:3128", "BOTO_PATH": "/x"}
         wired = wire(GATEWAY, before)
-        script = render(wired, "bash") + render(unwire(wired.apply(before)), "bash") + "env -0"
-        printed = subprocess.run(["bash", "-c", script], env=before, capture_output=True, check=True).stdout.decode()
+        script = render(wired, shell) + render(unwire(wired.apply(before)), shell) + "env -0"
+        printed = subprocess.run([shell, "-c", script], env=before, capture_output=True, check=True).stdout.decode()
         after = dict(item.partition("=")[::2] for item in printed.split("\0") if item)
         assert {name: after[name] for name in before} == before
         assert not {name for name in after if name.startswith(("CLOUDSDK", "GOOGLE", "GCS", "ENGINEHOUSE", "CURL"))}

@@ -38,6 +38,16 @@ class EngineProcess:
         return url
 
     @property
+    def gateway_url(self) -> str:
+        url: str = json.loads((self.data_dir / "engine.json").read_text())["gatewayUrl"]
+        return url
+
+    @property
+    def gateway_bundle(self) -> Path:
+        """The certificates that whoever uses the gateway must trust."""
+        return self.data_dir / "gateway" / "bundle.pem"
+
+    @property
     def log(self) -> str:
         """What the engine printed so far."""
         return (self.data_dir / "engine-test.log").read_text()

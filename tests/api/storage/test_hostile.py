@@ -28,6 +28,7 @@ from enginehouse.testing.web import serving
 BUCKET = "hostile-bucket"
 UPLOAD = f"/upload/storage/v1/b/{BUCKET}/o"
 OBJECTS = f"/storage/v1/b/{BUCKET}/o"
+NO_UTF_8 = ("%c0%ae%c0%ae%2fsecret", "%ff")
 SECRET = b"outside of every bucket"
 TIMEOUT_S = 10
 
@@ -174,8 +175,7 @@ def test_names_that_cloud_storage_refuses(client: TestClient, store: LocalObject
         "..%2f..%2fsecret",
         "%252e%252e%252fsecret",
         "%252Fetc%252Fpasswd",
-        "%c0%ae%c0%ae%2fsecret",
-        "%ff",
+        *NO_UTF_8,
         "%",
         "%zz",
         "%00",
@@ -190,7 +190,8 @@ def test_tricks_with_percent_encoding(
     exchange: Exchange, still_serves: Callable[[], None], root: str, target: str
 ) -> None:
     status, answer = exchange(request("GET", f"{root}{target}?alt=media"))
-    assert status in (400, 404)
+    served = not root.startswith(f"/{BUCKET}")  # the XML API is not at this host
+    assert status == (400 if served and target in NO_UTF_8 else 404)
     assert SECRET not in answer
     still_serves()
 
@@ -215,7 +216,7 @@ def test_a_copy_can_not_leave_its_bucket(client: TestClient, store: LocalObjectS
     target = quote(f"../../../{secret.name}", safe="")
     assert client.post(f"{OBJECTS}/x/rewriteTo/b/{BUCKET}/o/{target}").status_code == 200
     assert client.post(f"{OBJECTS}/x/moveTo/o/{quote('../y', safe='')}").status_code == 200
-    assert client.post(f"{OBJECTS}/x/rewriteTo/b/..%2f..%2f/o/x").status_code in (400, 404)
+    assert client.post(f"{OBJECTS}/x/rewriteTo/b/..%2f..%2f/o/x").status_code == 404
     assert list_all(store, bucket=BUCKET) == ["../../../secret", "../y"]
 
 
@@ -284,7 +285,7 @@ def test_a_wrong_content_range_makes_no_object(
 @pytest.mark.parametrize("upload_id", ["", "../../secret", "x" * 5000, "%00", "' OR 1=1 --"])
 def test_upload_ids_are_not_guessed_or_followed(client: TestClient, upload_id: str) -> None:
     answer = client.put(UPLOAD, params={"uploadType": "resumable", "upload_id": upload_id}, content=b"1")
-    assert answer.status_code in (400, 404)
+    assert answer.status_code == (404 if upload_id else 400)
 
 
 def test_a_body_shorter_than_its_length(
@@ -301,7 +302,7 @@ def test_a_body_longer_than_its_length(
 ) -> None:
     """What is too much is the next request, and none that one could understand."""
     status, _ = exchange(request("POST", f"{UPLOAD}?uploadType=media&name=x", body=b"12345678", length=4))
-    assert status in (200, 400)
+    assert status == 400
     assert not store.list(BUCKET).objects or read(store, "x", bucket=BUCKET) == b"1234"
     still_serves()
 
@@ -326,7 +327,7 @@ def test_lengths_that_contradict(
         f"POST {UPLOAD}?uploadType=media&name=x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n{header}\r\n\r\n"
     )
     status, _ = exchange(head.encode() + b"1234", half_close=True)
-    assert status in (0, 400)
+    assert status == 400
     assert store.list(BUCKET).objects == []
     still_serves()
 
@@ -396,7 +397,8 @@ def test_attributes_that_would_break_a_header(
     ],
 )
 def test_broken_queries(client: TestClient, query: str) -> None:
-    assert client.get(f"{OBJECTS}?{query}").status_code in (200, 400)
+    does_not_belong = query.startswith(("generation", "ifGeneration"))  # to listings, and is not looked at
+    assert client.get(f"{OBJECTS}?{query}").status_code == (200 if does_not_belong else 400)
 
 
 @pytest.mark.parametrize(
@@ -405,7 +407,7 @@ def test_broken_queries(client: TestClient, query: str) -> None:
 def test_broken_ranges(client: TestClient, store: LocalObjectStore, header: str) -> None:
     put(store, "x", b"12345678", bucket=BUCKET)
     answer = client.get(f"/{BUCKET}/x", headers={"Range": header})
-    assert answer.status_code in (200, 206, 400, 416)
+    assert (answer.status_code, answer.content) == (200, b"12345678")  # RFC 9110 §14.2: as if there were no Range
 
 
 def test_batches(client: TestClient, store: LocalObjectStore) -> None:
@@ -487,7 +489,7 @@ def test_a_head_that_dawdles_is_given_up() -> None:
 )
 def test_what_is_no_http(exchange: Exchange, still_serves: Callable[[], None], data: bytes) -> None:
     status, _ = exchange(data, half_close=True)
-    assert status in (0, 400, 405)
+    assert status in ((0,) if not data.strip() else (0, 400) if len(data) == 4096 else (400,))
     still_serves()
 
 
