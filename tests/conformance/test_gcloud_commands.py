@@ -24,7 +24,6 @@ pytestmark = [
 INSTANCES = "[5.1, 3.5, 1.4, 0.2]\n[6.3, 2.9, 5.6, 1.8]\n"
 VERSION_YAML = f"deploymentUri: {MODEL_URI}\nruntimeVersion: scikit-learn-1.9\nframework: SCIKIT_LEARN\n"
 POLICY = '{"bindings": [{"role": "roles/ml.viewer", "members": ["user:set@example.com"]}]}'
-NO_EXPLANATIONS = "refused: comes with the prediction service"
 
 JOB_COMMANDS = ("submit training", "submit prediction", "list", "describe", "update", "cancel", "stream-logs")
 IAM_COMMANDS = ("get-iam-policy", "set-iam-policy", "add-iam-policy-binding", "remove-iam-policy-binding")
@@ -58,14 +57,11 @@ class Group:
             *(f"versions {each}" for each in VERSION_COMMANDS),
             *(f"operations {each}" for each in OPERATION_COMMANDS),
             "predict",
+            *(["explain"] if self.track else []),
             *(["locations list", "locations describe"] if self.track == "alpha" else []),
         ]
         prefix = " ".join(["gcloud", *self.words])
-        refused = {"explain": NO_EXPLANATIONS} if self.track else {}
-        return [
-            *(pytest.mark.proves(f"{prefix} {each}", state="works") for each in commands),
-            *(pytest.mark.proves(f"{prefix} {each}", state=state) for each, state in refused.items()),
-        ]
+        return [pytest.mark.proves(f"{prefix} {each}", state="works") for each in commands]
 
 
 GROUPS = (
@@ -176,6 +172,17 @@ def models_scenario(shell: Shell, tag: str, directory: Path, group: Group) -> No
     for version in ((), ("--version", "v1")):
         predicted = shell.good("predict", *named, *version, "--json-instances", instances, regional=True)
         assert "[0, 2]" in predicted
+    if group.track:
+        shell.good(
+            *("versions create", "v3", *named, "--origin", MODEL_URI, "--runtime-version", "scikit-learn-1.9"),
+            *("--framework", "scikit-learn", "--python-version", "3.11"),
+            *("--explanation-method", "sampled-shapley", "--num-paths", "24"),
+            regional=True,
+        )
+        explained = shell.good("explain", *named, "--version", "v3", "--json-instances", instances, regional=True)
+        assert explained.count('"attributions_by_label"') == 2
+        assert '"label_index": 2' in explained
+        shell.good("versions delete", "v3", *named, "--quiet", regional=True)
     operations = shell.read("operations list", "--filter", f"metadata.modelName:{model}")
     latest = operations[0]["name"].rpartition("/")[2]  # type: ignore[index]
     assert shell.read("operations describe", latest)["done"]  # type: ignore[index]
@@ -194,10 +201,6 @@ def models_scenario(shell: Shell, tag: str, directory: Path, group: Group) -> No
     policy = str(write(directory / "policy.json", POLICY))
     assert "set@example.com" in shell.good("models set-iam-policy", model, policy, "--quiet", regional=True)
     assert "set@example.com" in shell.good("models get-iam-policy", model, regional=True)
-    if group.track:
-        refused = shell.run("explain", *named, "--json-instances", instances, regional=True)
-        assert refused.returncode == 1
-        assert "Explanations are not available" in refused.stdout + refused.stderr
     shell.good("models delete", model, "--quiet", regional=True)
     assert "NOT_FOUND" in shell.bad("models describe", model, regional=True)
     if group.track == "alpha":

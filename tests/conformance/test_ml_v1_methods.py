@@ -7,6 +7,7 @@ import base64
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from googleapiclient.errors import HttpError
 from conformance.conftest import PARENT, training_job, wait_for_job
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-NO_EXPLANATIONS = "refused: comes with the prediction service"
 
 
 def proves(method: str, state: str = "works") -> Any:
@@ -59,7 +59,13 @@ def model(models: Any, request: pytest.FixtureRequest) -> Iterator[str]:
 
 def make_version(models: Any, model: str, trained_model: str, name: str = "v1", **fields: Any) -> Any:
     body = {"name": name, "deploymentUri": trained_model, "runtimeVersion": "scikit-learn-1.9", **fields}
-    return models.versions().create(parent=model, body=body).execute()
+    operation = models.versions().create(parent=model, body=body).execute()
+    deadline = time.monotonic() + 120
+    while not operation.get("done"):  # a busy machine may need longer than the call waits
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+        operation = models.versions().create(parent=model, body=body).execute()
+    return operation
 
 
 # --- jobs ---
@@ -265,11 +271,33 @@ def test_list_and_cancel_operations(ml: Any, models: Any, model: str) -> None:
     assert refused(operations.get(name=f"{PARENT}/operations/nothing"))["status"] == "NOT_FOUND"
 
 
-@proves("projects.explain", NO_EXPLANATIONS)
-def test_explain(ml: Any, model: str) -> None:
-    answer = refused(ml.projects().explain(name=model, body={"instances": [[1.0]]}))
+@proves("projects.explain")
+def test_explain(ml: Any, models: Any, model: str, trained_model: str) -> None:
+    config = {"sampledShapleyAttribution": {"numPaths": 24}}
+    make_version(models, model, trained_model, explanationConfig=config)
+    assert models.versions().get(name=f"{model}/versions/v1").execute()["explanationConfig"] == config
+    body = {"instances": [[5.1, 3.5, 1.4, 0.2], [6.3, 2.9, 5.6, 1.8]]}
+    for name in (model, f"{model}/versions/v1"):
+        answer = ml.projects().explain(name=name, body=body).execute()
+        entries = [each["attributions_by_label"][0] for each in answer["explanations"]]
+        assert [entry["label_index"] for entry in entries] == [0, 2]
+        for entry in entries:
+            added = sum(entry["attributions"]["instances"])
+            assert added == pytest.approx(entry["example_score"] - entry["baseline_score"])
+            assert (entry["output_name"], entry["approx_error"]) == ("probabilities", 0)
+    make_version(models, model, trained_model, "v2")
+    answer = refused(ml.projects().explain(name=f"{model}/versions/v2", body=body))
     assert answer["status"] == "FAILED_PRECONDITION"
-    assert "Explanations are not available" in answer["message"]
+    assert "no explanation config" in answer["message"]
+    for config, field in (
+        ({}, ""),
+        ({"integratedGradientsAttribution": {}}, ".integrated_gradients_attribution"),
+        ({"sampledShapleyAttribution": {"numPaths": -1}}, ".sampled_shapley_attribution.num_paths"),
+    ):
+        with pytest.raises(HttpError) as error:
+            make_version(models, model, trained_model, "v3", explanationConfig=config)
+        violation = json.loads(error.value.content)["error"]["details"][0]["fieldViolations"][0]
+        assert violation["field"] == f"version.explanation_config{field}"
 
 
 # --- the service itself ---

@@ -201,8 +201,14 @@ def _add_schema(kind: type[msgspec.Struct], schemas: dict[str, Any]) -> str:
         schemas[name] = schema = {"id": name, "type": "object", "properties": {}}
         info = msgspec.inspect.type_info(kind)
         assert isinstance(info, msgspec.inspect.StructType)
-        schema["properties"] = {each.encode_name: _property(each.type, schemas) for each in info.fields}
+        schema["properties"] = {
+            each.encode_name: _property(each.type, schemas) for each in info.fields if not _is_hidden(each.type)
+        }
     return name
+
+
+def _is_hidden(info: msgspec.inspect.Type) -> bool:
+    return isinstance(info, msgspec.inspect.Metadata) and bool((info.extra or {}).get("hidden"))
 
 
 def _property(info: msgspec.inspect.Type, schemas: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`mle predict`: instances from a file, predictions as gcloud prints them."""
+"""`mle predict` and `mle explain`: instances from a file, answers as gcloud prints them."""
 
 from __future__ import annotations
 
@@ -44,6 +44,38 @@ def predict(
     model_id = resource_id(invocation, model)
     answer = invocation.client().predict(model_id, version, instances, signature_name=signature_name)
     print_predictions(invocation, answer)
+
+
+@click.command(
+    cls=Command,
+    examples="""
+        mle explain --model iris --version v1 --json-instances flowers.json
+        echo '[5.1, 3.5, 1.4, 0.2]' | mle explain --model iris --json-instances -
+    """,
+)
+@click.option("--model", required=True, metavar="MODEL", help="The model to ask.")
+@click.option("--version", metavar="VERSION", help="Which version (default: the model's default version).")
+@click.option("--json-instances", metavar="FILE", help="One instance per line, as JSON; - is stdin.")
+@click.option("--text-instances", metavar="FILE", help="One instance per line, as text; - is stdin.")
+@click.option("--json-request", metavar="FILE", help='A whole request, {"instances": [...]}; - is stdin.')
+@pass_invocation
+def explain(
+    invocation: Invocation,
+    model: str,
+    version: str | None,
+    json_instances: str | None,
+    text_instances: str | None,
+    json_request: str | None,
+) -> None:
+    """Ask what each feature added to a prediction; the version needs an --explanation-method."""
+    from enginehouse.cli.output import print_resource
+
+    instances = read_instances(invocation, json_instances, text_instances, json_request)
+    answer = invocation.client().explain(resource_id(invocation, model), version, instances)
+    if invocation.format:
+        print_resource(invocation, answer)
+    else:
+        click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
 
 
 def read_instances(

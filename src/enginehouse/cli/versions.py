@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,24 @@ if TYPE_CHECKING:
 FRAMEWORKS = ("TENSORFLOW", "SCIKIT_LEARN", "XGBOOST")
 
 
+EXPLANATION_METHODS = {
+    "integrated-gradients": ("integratedGradientsAttribution", "num_integral_steps"),
+    "sampled-shapley": ("sampledShapleyAttribution", "num_paths"),
+    "xrai": ("xraiAttribution", "num_integral_steps"),
+}
+"""The field of each method, and the flag that says how thorough it is."""
+
+
 def _framework(text: str) -> str:
     if enum(text) not in FRAMEWORKS:
         raise ValueError(f"{text!r} is not one of tensorflow, scikit-learn, xgboost")
     return enum(text)
+
+
+def _method(text: str) -> str:
+    if text not in EXPLANATION_METHODS:
+        raise ValueError(f"{text!r} is not one of {', '.join(EXPLANATION_METHODS)}")
+    return text
 
 
 VERSION_FLAGS: tuple[BodyFlag, ...] = (
@@ -38,6 +53,12 @@ VERSION_FLAGS: tuple[BodyFlag, ...] = (
     BodyFlag("--package-uris", "packageUris", "Packages with the model's own code.", comma_list, "GS_URI,..."),
     BodyFlag("--prediction-class", "predictionClass", "Class in a package that answers predictions."),
     BodyFlag("--service-account", "serviceAccount", "Account that the model's code acts as."),
+)
+
+EXPLANATION_FLAGS: tuple[BodyFlag, ...] = (
+    BodyFlag("--explanation-method", "", "integrated-gradients, sampled-shapley or xrai.", _method, "METHOD"),
+    BodyFlag("--num-integral-steps", "", "Steps of integrated gradients and XRAI (default: 50).", int, "N"),
+    BodyFlag("--num-paths", "", "Paths of sampled Shapley (default: 10).", int, "N"),
 )
 
 model_option = click.option("--model", required=True, metavar="MODEL", help="The model of the version.")
@@ -55,6 +76,7 @@ def versions() -> None:
         mle versions create v1 --model iris --origin gs://iris/jobs/iris_1/export/iris/170 --runtime-version 2.21
         mle versions create v2 --model iris --origin ./model/ --staging-bucket iris --runtime-version scikit-learn-1.9
         mle versions create v3 --model iris --config config.yaml --async
+        mle versions create v4 --model iris --origin gs://iris/m --runtime-version 2.21 --explanation-method xrai
     """
 )
 @click.argument("version")
@@ -63,7 +85,7 @@ def versions() -> None:
 @click.option("--staging-bucket", metavar="BUCKET", help="Where a local --origin is uploaded to.")
 @click.option("--config", metavar="FILE", help="yaml of a Version; flags override it.")
 @click.option("--async", "asynchronous", is_flag=True, help="Return at once, without waiting for the version.")
-@flags(VERSION_FLAGS)
+@flags((*VERSION_FLAGS, *EXPLANATION_FLAGS))
 @pass_invocation
 def create(
     invocation: Invocation,
@@ -82,6 +104,7 @@ def create(
     model_id = resource_id(invocation, model)
     body = build(load_config(config), VERSION_FLAGS, given)
     body["name"] = version
+    add_explanation(invocation, body, given)
     client = invocation.client()
     if origin is not None:
         body["deploymentUri"] = origin
@@ -91,6 +114,24 @@ def create(
     operation = client.versions(model_id).create(body)
     if not asynchronous:
         wait_for(invocation, client, operation, "Creating version (this might take a few minutes)")
+
+
+def add_explanation(invocation: Invocation, body: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Put what the explanation flags say into the body of a new version."""
+    method = given.get("explanation_method")
+    numbers = {name: given[name] for name in ("num_integral_steps", "num_paths") if given.get(name) is not None}
+    if method is None and not numbers:
+        return
+    if method is None:
+        raise click.UsageError(
+            f"--{next(iter(numbers)).replace('_', '-')} needs --explanation-method.", invocation.context
+        )
+    field, flag = EXPLANATION_METHODS[method]
+    wrong = next((name for name in numbers if name != flag), None)
+    if wrong is not None:
+        raise click.UsageError(f"--{wrong.replace('_', '-')} does not go with {method}.", invocation.context)
+    path = "numPaths" if flag == "num_paths" else "numIntegralSteps"
+    body["explanationConfig"] = {field: {path: numbers[flag]} if numbers else {}}
 
 
 def upload_folder(client: Client, folder: Path, bucket: str) -> str:

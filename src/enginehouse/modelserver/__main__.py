@@ -60,6 +60,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--max-rows", type=int, required=True)
     parser.add_argument("--started-s", type=float, required=True)
+    parser.add_argument("--explanation", default="")
     parser.add_argument("--site-dir", action="append", default=[])
     return parser.parse_args()
 
@@ -92,6 +93,7 @@ def main() -> int:
             started_s=arguments.started_s,
             channel=channel,
             journal_fd=arguments.journal_fd,
+            explanation=arguments.explanation,
         )
 
 

@@ -22,10 +22,10 @@ from typing import Any
 
 from enginehouse.modelserver import adapters
 from enginehouse.modelserver.adapters.base import Adapter
-from enginehouse.modelserver.batcher import Batcher
+from enginehouse.modelserver.batcher import EXPLANATIONS, Answerer, BatchAnswer, Batcher
 from enginehouse.modelserver.codecs import dumps
-from enginehouse.modelserver.errors import ModelLoadError, describe
-from enginehouse.modelserver.frames import CONTROL_ID, FrameReader, pack
+from enginehouse.modelserver.errors import MalformedRequest, ModelLoadError, describe
+from enginehouse.modelserver.frames import CONTROL_ID, EXPLAIN, FrameReader, pack
 from enginehouse.modelserver.journal import BUSY_SINCE, Journal
 from enginehouse.modelserver.lent import Lent, LentConnections
 from enginehouse.modelserver.window import Window
@@ -43,6 +43,7 @@ def run(
     started_s: float,
     channel: socket.socket,
     journal_fd: int,
+    explanation: str = "",
 ) -> int:
     """Load the model, tell the engine how it went, and serve.
 
@@ -54,12 +55,14 @@ def run(
         started_s: `time.time()` when the engine started this process.
         channel: SEQPACKET socket on which the engine lends connections.
         journal_fd: the memory shared with the engine.
+        explanation: the version's explanationConfig as JSON; "" for none.
 
     Returns:
         The exit code: 0 after serving, 1 when the model could not be loaded.
     """
     try:
         adapter, report = _load(framework, directory)
+        explainer = _explainer(adapter, directory, explanation) if explanation else None
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         if not isinstance(error, ModelLoadError):
@@ -74,8 +77,17 @@ def run(
     connection.sendall(pack(CONTROL_ID, 200, dumps(report)))
     journal = Journal(journal_fd)
     batcher = Batcher(adapter, max_rows=max_rows, observe=journal.observe)
-    Service(connection, batcher, channel, journal).run()
+    explanations = None
+    if explainer is not None:
+        explanations = Batcher(explainer, max_rows=max_rows, key=EXPLANATIONS)
+    Service(connection, batcher, channel, journal, explanations).run()
     return 0
+
+
+def _explainer(adapter: Adapter, directory: Path, config: str) -> Answerer:
+    from enginehouse.modelserver.explain.explainer import Explainer  # memory that most versions need not spend
+
+    return Explainer.load(adapter, directory, config)
 
 
 def _load(framework: str, directory: Path) -> tuple[Adapter, dict[str, Any]]:
@@ -103,11 +115,21 @@ class Service:
         connection: the engine's frames, blocking.
         channel: where connections are lent, see `lent`.
         journal: the memory shared with the engine.
+        explanations: what explains; None where the version has no explanationConfig.
     """
 
-    def __init__(self, connection: socket.socket, batcher: Batcher, channel: socket.socket, journal: Journal) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        batcher: Batcher,
+        channel: socket.socket,
+        journal: Journal,
+        explanations: Batcher | None = None,
+    ) -> None:
         self._connection = connection
         self._batcher = batcher
+        self._explanations = explanations
+        self._to_explain: list[tuple[int, bytes]] = []
         self._channel = channel
         self._journal = journal
         self._reader = FrameReader()
@@ -129,6 +151,8 @@ class Service:
                     self._wait_for_company(requests)
                     self._journal.observe("queue", time.perf_counter() - seen_s, len(requests))
                     requests = self._answer(requests)
+                if self._to_explain:
+                    self._explain()
                 now_s = time.monotonic()
                 if now_s - looked_after_s >= _LOOK_AFTER_S:
                     self._lent.look_after(now_s)
@@ -142,7 +166,8 @@ class Service:
                 size_bytes = self._connection.recv_into(self._buffer)
                 self._over = not size_bytes
                 frames = self._reader.feed(bytes(memoryview(self._buffer)[:size_bytes]))
-                requests += [(request_id, payload) for request_id, _, payload in frames]
+                for request_id, wish, payload in frames:
+                    (self._to_explain if wish == EXPLAIN else requests).append((request_id, payload))
             elif fd == self._channel.fileno():
                 self._lent.receive()
             else:
@@ -178,3 +203,20 @@ class Service:
         self._journal.words[BUSY_SINCE] = 0
         self._window.answered(len(requests), time.perf_counter() - started_s)
         return following
+
+    def _explain(self) -> None:
+        """Answer the requests for explanations that are here; predictions had their turn before."""
+        requests, self._to_explain = self._to_explain, []
+        self._journal.words[BUSY_SINCE] = time.monotonic_ns()
+        bodies = [body for _, body in requests]
+        parts = [_unexplained(len(bodies))] if self._explanations is None else self._explanations.answer(bodies)
+        for answers in parts:
+            frames = [pack(requests[position][0], status, body) for position, status, body in answers]
+            self._connection.sendall(b"".join(frames))
+        self._journal.words[BUSY_SINCE] = 0
+
+
+def _unexplained(n_requests: int) -> list[BatchAnswer]:
+    """The answers of a model server that has nothing to explain with; the engine asks none such."""
+    body = dumps(MalformedRequest("The version has no explanation config.").body())
+    return [BatchAnswer(position, 400, body) for position in range(n_requests)]

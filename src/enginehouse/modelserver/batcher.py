@@ -9,18 +9,29 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
-from enginehouse.modelserver.adapters.base import Adapter, Call
+from enginehouse.modelserver.adapters.base import Call
 from enginehouse.modelserver.codecs import dumps, dumps_slowly, jsonable, parse_request
 from enginehouse.modelserver.errors import PredictionError, describe
 
+PREDICTIONS, EXPLANATIONS = "predictions", "explanations"
 DEFAULT_MAX_ROWS = 1024
 """A merged call has at most this many rows; a single request may have more and then runs alone."""
 
 
 Observe = Callable[[str, float, int], None]
+
+
+class Answerer(Protocol):
+    """What gives the answers: an adapter, or an explainer. The methods are those of `adapters.base.Adapter`."""
+
+    def prepare(self, request: Mapping[str, Any]) -> Call: ...
+
+    def run(self, call: Call) -> list[Any]: ...
+
+    def merge(self, calls: Sequence[Call]) -> Call: ...
 
 
 class BatchAnswer(NamedTuple):
@@ -40,13 +51,20 @@ class Batcher:
 
     Args:
         max_rows: bound of a merged call.
+        key: what the answers are called in the JSON.
         observe: told how long a phase ("decode", "model", "encode") took, and for how many requests.
     """
 
     def __init__(
-        self, adapter: Adapter, *, max_rows: int = DEFAULT_MAX_ROWS, observe: Observe = lambda *_: None
+        self,
+        adapter: Answerer,
+        *,
+        max_rows: int = DEFAULT_MAX_ROWS,
+        key: str = PREDICTIONS,
+        observe: Observe = lambda *_: None,
     ) -> None:
         self._adapter = adapter
+        self._key = key
         self._max_rows = max_rows
         self._observe = observe
 
@@ -59,7 +77,7 @@ class Batcher:
             try:
                 request = parse_request(body)
                 if not request["instances"]:
-                    at_once.append(BatchAnswer(index, 200, b'{"predictions":[]}'))
+                    at_once.append(BatchAnswer(index, 200, dumps({self._key: []})))
                     continue
                 call = self._adapter.prepare(request)
             except Exception as error:
@@ -96,7 +114,7 @@ class Batcher:
         try:
             rows = self._timed_run(call, 1)
             started_s = time.perf_counter()
-            answer = _success(index, rows)
+            answer = _success(self._key, index, rows)
             self._observe("encode", time.perf_counter() - started_s, 1)
             return answer
         except (Exception, SystemExit) as error:  # a model's predict may call sys.exit
@@ -113,7 +131,7 @@ class Batcher:
             started_s = time.perf_counter()
             for index, single in part:
                 end = start + single.n_rows
-                answers.append(_success(index, rows[start:end]))
+                answers.append(_success(self._key, index, rows[start:end]))
                 start = end
             self._observe("encode", time.perf_counter() - started_s, len(part))
             return answers
@@ -127,11 +145,11 @@ class Batcher:
         return rows
 
 
-def _success(index: int, rows: list[Any]) -> BatchAnswer:
+def _success(key: str, index: int, rows: list[Any]) -> BatchAnswer:
     try:
-        body = dumps({"predictions": rows})
+        body = dumps({key: rows})
     except (TypeError, ValueError):  # integers beyond 64 bits, half surrogates, objects
-        body = dumps_slowly({"predictions": jsonable(rows)})
+        body = dumps_slowly({key: jsonable(rows)})
     return BatchAnswer(index, 200, body)
 
 

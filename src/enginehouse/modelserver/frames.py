@@ -4,7 +4,7 @@ A frame is a header of ten bytes and a payload:
 
     uint32  payload size in bytes     (little endian, all three)
     uint32  request id                chosen by the engine; 0 is the model server itself
-    uint16  status                    0 in a request, the HTTP status in an answer
+    uint16  status                    what is asked for in a request, the HTTP status in an answer
 
 The engine sends request bodies as they came from the client; answers may come in any order. The first frame of a
 model server has the id 0 and says how loading went: status 200 and a report, or status 400 and `{"message": …}`.
@@ -16,6 +16,8 @@ import struct
 from collections.abc import Iterator
 
 HEADER = struct.Struct("<IIH")
+PREDICT, EXPLAIN = 0, 1
+"""What a request asks for."""
 CONTROL_ID = 0
 """The request id of what the model server says of itself."""
 

@@ -5,6 +5,7 @@ In: project, model and maybe version. Out: a `ServedVersion`, or a core error th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +92,7 @@ class StoredVersions:
             framework=adapter_name(version),
             python=environment.python,
             site_dirs=self._site_dirs(version),
+            explanation=json.dumps(config) if (config := version.request.get("explanationConfig")) else "",
         )
 
     def packages_dir(self, version: VersionRecord) -> Path:

@@ -22,6 +22,7 @@ from enginehouse.metadata.base import MetadataStore
 from enginehouse.metadata.paging import filtered_page
 from enginehouse.metadata.records import ModelRecord, NewEvent, OperationRecord, VersionRecord
 from enginehouse.registry.artifacts import detect_framework, list_artifacts
+from enginehouse.registry.explanations import check_explanation
 from enginehouse.registry.messages import model_message, operation_message, response_of, version_message
 from enginehouse.runtimes.catalogue import Catalogue
 from enginehouse.schemas.ml_v1 import (
@@ -46,7 +47,6 @@ _VERSION_MASK = {"description", "labels", "etag", "auto_scaling.min_nodes", "aut
 }
 _UNSUPPORTED = {
     "container": "Custom containers are not available in this release.",
-    "explanation_config": "Explanations are not available in this release.",
 }
 
 
@@ -178,6 +178,7 @@ class RegistryService:
         self._store.get_model(model)
         framework = self._check_artifacts(version)
         self._check_runtime(version, framework)
+        check_explanation(version.explanation_config, framework)
         now_ns = self._clock.time_ns()
         request = to_builtins(_as_requested(version))
         record = VersionRecord(
@@ -414,6 +415,7 @@ def _as_requested(version: Version) -> Version:
         package_uris=version.package_uris,
         service_account=version.service_account,
         accelerator_config=version.accelerator_config,
+        explanation_config=version.explanation_config,
         labels=version.labels,
     )
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import field
 
-from enginehouse.schemas.wire import Base64, Duration, Int64, Message, OutputOnly, Timestamp
+from enginehouse.schemas.wire import Base64, Duration, Hidden, Int64, Message, OutputOnly, Timestamp
 
 JobState = Literal[
     "STATE_UNSPECIFIED", "QUEUED", "PREPARING", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLING", "CANCELLED"
@@ -240,8 +240,29 @@ class RequestLoggingConfig(Message):
     sampling_percentage: float = 0.0
 
 
+class NoiseSigmaForFeature(Message):
+    name: str = ""
+    sigma: float = 0.0
+
+
+class FeatureNoiseSigma(Message):
+    noise_sigma: list[NoiseSigmaForFeature] = []
+
+
+class SmoothGradConfig(Message):
+    noise_sigma: float = 0.0
+    feature_noise_sigma: FeatureNoiseSigma | None = None
+    noisy_sample_count: int = 0
+
+
+class BlurBaselineConfig(Message):
+    max_blur_sigma: float = 0.0
+
+
 class IntegratedGradientsAttribution(Message):
     num_integral_steps: int = 0
+    smooth_grad_config: Annotated[SmoothGradConfig | None, Hidden] = None
+    blur_baseline_config: Annotated[BlurBaselineConfig | None, Hidden] = None
 
 
 class SampledShapleyAttribution(Message):
@@ -250,6 +271,8 @@ class SampledShapleyAttribution(Message):
 
 class XraiAttribution(Message):
     num_integral_steps: int = 0
+    smooth_grad_config: Annotated[SmoothGradConfig | None, Hidden] = None
+    blur_baseline_config: Annotated[BlurBaselineConfig | None, Hidden] = None
 
 
 class ExplanationConfig(Message):

@@ -20,6 +20,8 @@ Duration = Annotated[str, msgspec.Meta(extra={"format": "google-duration"})]
 FieldMask = Annotated[str, msgspec.Meta(extra={"format": "google-fieldmask"})]
 Base64 = Annotated[str, msgspec.Meta(extra={"format": "byte"})]
 OutputOnly = msgspec.Meta(extra={"readOnly": True})
+Hidden = msgspec.Meta(extra={"hidden": True})
+"""A field that is taken, but not in the discovery document."""
 
 
 class Int64(int):

@@ -57,7 +57,17 @@ class Client:
         self, model: str, version: str | None, instances: Sequence[Any], *, signature_name: str | None = None
     ) -> Any:
         """The answer of `:predict`, whole: `{"predictions": [...]}` or `{"error": "..."}`."""
-        path = f"{self.versions(model).path(version)}:predict" if version else f"{self.models.path(model)}:predict"
+        return self._ask("predict", model, version, instances, signature_name)
+
+    def explain(self, model: str, version: str | None, instances: Sequence[Any]) -> Any:
+        """The answer of `:explain`, whole: `{"explanations": [...]}` or `{"error": "..."}`."""
+        return self._ask("explain", model, version, instances, None)
+
+    def _ask(
+        self, verb: str, model: str, version: str | None, instances: Sequence[Any], signature_name: str | None
+    ) -> Any:
+        resource = self.versions(model).path(version) if version else self.models.path(model)
+        path = f"{resource}:{verb}"
         body: Resource = {"instances": list(instances)}
         if signature_name is not None:
             body["signature_name"] = signature_name

@@ -10,6 +10,7 @@ import contextlib
 from pathlib import Path
 
 from enginehouse.core.errors import NotFound, Unavailable
+from enginehouse.modelserver.frames import PREDICT
 from enginehouse.serving.lending import Lender
 from enginehouse.serving.server import DEFAULT_LIMITS, Limits, VersionServer
 from enginehouse.serving.types import Answer, DeployReport, ServedVersion
@@ -65,8 +66,11 @@ class ServerPool:
                 await server.close()
             raise
 
-    async def predict(self, version: ServedVersion, body: bytes) -> Answer:
+    async def predict(self, version: ServedVersion, body: bytes, wish: int = PREDICT) -> Answer:
         """The answer of the version's model to a request body, which is passed on unparsed.
+
+        Args:
+            wish: PREDICT or EXPLAIN of `modelserver.frames`.
 
         Raises:
             EngineError: the engine's own failures, see `VersionServer.predict`; NotFound after `retire`.
@@ -74,7 +78,7 @@ class ServerPool:
         server = self._servers.get(version.uid)
         if server is None:
             server = self._server(version)
-        return await server.predict(body)
+        return await server.predict(body, wish)
 
     async def retire(self, uid: str) -> None:
         """End the server of a deleted version for good, after the requests in flight (10 s at most)."""

@@ -20,7 +20,7 @@ from typing import IO, cast
 import orjson
 
 from enginehouse import modelserver
-from enginehouse.modelserver.frames import CONTROL_ID, HEADER, FrameReader
+from enginehouse.modelserver.frames import CONTROL_ID, HEADER, PREDICT, FrameReader
 from enginehouse.modelserver.journal import Journal
 from enginehouse.serving.lending import Lender
 from enginehouse.serving.types import Answer, DeployReport, ModelLoadError, ServedVersion
@@ -163,8 +163,10 @@ class ModelProcess(asyncio.Protocol):
         self._lends = bool(report.get("lends"))
         return DeployReport(report["loadS"], report["selfTest"], tuple(report["warnings"]), report["signatures"])
 
-    def send(self, body: bytes) -> asyncio.Future[Answer]:
-        """Hand over a request body; the future gets the answer, or ServerGone when the server ends first.
+    def send(self, body: bytes, wish: int = PREDICT) -> asyncio.Future[Answer]:
+        """Hand over a request body and what is wished for (`frames`).
+
+        The future gets the answer, or ServerGone when the server ends first.
 
         The future may be cancelled; the answer is then thrown away.
         """
@@ -174,7 +176,7 @@ class ModelProcess(asyncio.Protocol):
             return future
         self._last_id = request_id = self._last_id + 1 if self._last_id < 0xFFFFFFFF else CONTROL_ID + 1
         self._pending[request_id] = future
-        header = HEADER.pack(len(body), request_id, 0)
+        header = HEADER.pack(len(body), request_id, wish)
         if len(body) < _LARGE_BODY_BYTES:
             self._transport.write(header + body)
         else:
@@ -253,6 +255,8 @@ def _command(version: ServedVersion, socket_fd: int, channel_fd: int, journal_fd
     command += ["--parent-pid", str(os.getpid())]
     command += ["--framework", version.framework, "--directory", str(version.directory)]
     command += ["--max-rows", str(max_rows), "--started-s", repr(time.time())]
+    if version.explanation:
+        command += ["--explanation", version.explanation]
     for directory in version.site_dirs:
         command += ["--site-dir", str(directory)]
     return command

@@ -2,10 +2,11 @@
 
     POST /v1/projects/P/models/M:predict                  the model's default version
     POST /v1/projects/P/models/M/versions/V:predict
+    POST …:explain                                        the same with explanations for predictions
 
 Comes in: a request of uvicorn; goes out: the model server's answer as it is (which statuses it uses is told in
 `enginehouse.modelserver.errors`), or the engine's own error in google.rpc.Status shape. Composed by `main`, before
-the other APIs: whatever ends in `:predict` belongs here.
+the other APIs: whatever ends in `:predict` or `:explain` belongs here.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from typing import Any, NoReturn
 
 import orjson
 
-from enginehouse.core.errors import DeadlineExceeded, EngineError, Internal, InvalidArgument, NotFound
+from enginehouse.core.errors import (
+    DeadlineExceeded,
+    EngineError,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+)
+from enginehouse.modelserver.frames import EXPLAIN
 from enginehouse.serving.pool import ServerPool
 from enginehouse.serving.types import Answer, ServedVersion, VersionDirectory
 
@@ -24,7 +33,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-SUFFIX = ":predict"
+SUFFIXES = (":predict", ":explain")
 
 
 class PayloadTooLarge(InvalidArgument):
@@ -52,7 +61,7 @@ class PredictApp:
     @staticmethod
     def matches(scope: Scope) -> bool:
         """Whether a request is this application's."""
-        return bool(scope["type"] == "http" and scope["path"].endswith(SUFFIX))
+        return bool(scope["type"] == "http" and scope["path"].endswith(SUFFIXES))
 
     def forget(self, project: str, model_id: str) -> None:
         """Ask again for the versions of a model: it was changed, or one of its versions was."""
@@ -69,8 +78,11 @@ class PredictApp:
             request = await self._body(scope, receive)
             if "enginehouse.expired" in scope.get("extensions", ()):
                 raise DeadlineExceeded("The model gave no prediction in time.")
-            status, body = await self._pool.predict(version, request)
-            self._lend(scope, version.uid)
+            if scope["path"].endswith(":explain"):
+                status, body = await self._pool.predict(_explained(version), request, EXPLAIN)
+            else:
+                status, body = await self._pool.predict(version, request)
+                self._lend(scope, version.uid)
         except ClientGone:
             return
         except EngineError as error:
@@ -88,7 +100,7 @@ class PredictApp:
             lend(lender)
 
     def _resolve(self, path: str) -> ServedVersion:
-        match path.removesuffix(SUFFIX).split("/"):
+        match path.rpartition(":")[0].split("/"):
             case ["", "v1", "projects", project, "models", model_id]:
                 version_id = None
             case ["", "v1", "projects", project, "models", model_id, "versions", version_id]:
@@ -127,6 +139,16 @@ class PredictApp:
 
 class ClientGone(Exception):
     """The client hung up before its request was whole; there is nobody to answer."""
+
+
+def _explained(version: ServedVersion) -> ServedVersion:
+    if not version.explanation:
+        raise FailedPrecondition(
+            f"The version {version.name.version_id!r} has no explanation config, so it can't explain. Create one "
+            "with explanationConfig (--explanation-method).",
+            field="name",
+        )
+    return version
 
 
 def _not_found(what: str) -> NoReturn:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enginehouse.core.errors import DeadlineExceeded, Internal, ResourceExhausted, Unavailable
+from enginehouse.modelserver.frames import PREDICT
 from enginehouse.modelserver.journal import N_COUNTERS
 from enginehouse.serving.lending import Lender
 from enginehouse.serving.process import ModelProcess, ServerGone
@@ -111,8 +112,8 @@ class VersionServer:
         assert self._report is not None
         return self._report
 
-    async def predict(self, body: bytes) -> Answer:
-        """The model's answer to one request body.
+    async def predict(self, body: bytes, wish: int = PREDICT) -> Answer:
+        """The model's answer to one request body; `wish` as in `modelserver.frames`.
 
         Raises:
             ResourceExhausted: too many requests in flight.
@@ -129,7 +130,7 @@ class VersionServer:
         self._pending_bytes += len(body)
         try:
             async with asyncio.timeout(limits.predict_timeout_s):
-                return await self._predict(body)
+                return await self._predict(body, wish)
         except TimeoutError:
             await self._kill_if_stuck()
             raise DeadlineExceeded(
@@ -164,7 +165,7 @@ class VersionServer:
         if process is not None:
             await process.kill()
 
-    async def _predict(self, body: bytes) -> Answer:
+    async def _predict(self, body: bytes, wish: int) -> Answer:
         while True:
             process = self._process
             if self._n_suspects:
@@ -176,11 +177,11 @@ class VersionServer:
                     raise Unavailable(f"The model server could not be started: {error.message}") from None
             else:
                 try:
-                    return await process.send(body)
+                    return await process.send(body, wish)
                 except ServerGone:
-                    return await self._predict_alone(body)
+                    return await self._predict_alone(body, wish)
 
-    async def _predict_alone(self, body: bytes) -> Answer:
+    async def _predict_alone(self, body: bytes, wish: int) -> Answer:
         self._n_suspects += 1
         self._cleared.clear()
         returncode = None
@@ -189,7 +190,7 @@ class VersionServer:
                 for _ in range(_TRIES_AFTER_KILL):
                     try:
                         process = await self._ready_process()
-                        return await process.send(body)
+                        return await process.send(body, wish)
                     except ServerGone:
                         returncode = await process.wait_exit()
                         if returncode != -signal.SIGKILL:

@@ -25,6 +25,7 @@ class ServedVersion:
         framework: "TENSORFLOW", "SCIKIT_LEARN" or "XGBOOST".
         python: the interpreter of the version's runtime.
         site_dirs: directories with the user's own packages, put on the model server's path in this order.
+        explanation: its explanationConfig as JSON; "" where it is not to be explained.
     """
 
     name: VersionName
@@ -33,6 +34,7 @@ class ServedVersion:
     framework: str
     python: Path
     site_dirs: tuple[Path, ...] = ()
+    explanation: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from enginehouse.core.names import VersionName
+from enginehouse.modelserver.frames import EXPLAIN, PREDICT
 from enginehouse.serving.pool import ServerPool
 from enginehouse.serving.server import DEFAULT_LIMITS, Limits
 from enginehouse.serving.types import DeployReport, ModelLoadError, ServedVersion
@@ -41,10 +42,11 @@ class ExampleModel:
     instances: list[Any]
     bad_instance: Any
 
-    def version(self, directory: Path | None = None) -> ServedVersion:
+    def version(self, directory: Path | None = None, *, explanation: str = "") -> ServedVersion:
         """This model, or the files in another directory, as a version."""
         directory = directory or self.directory
-        return ServedVersion(VersionName("p", "m", "v"), directory.name, directory, self.framework, self.python)
+        name = VersionName("p", "m", "v")
+        return ServedVersion(name, directory.name, directory, self.framework, self.python, explanation=explanation)
 
 
 class Served:
@@ -69,12 +71,12 @@ class Served:
         """The answers' JSON to requests that are in flight together."""
         return [answer for _, answer in self.ask_with_status(*requests)]
 
-    def ask_with_status(self, *requests: Any) -> list[tuple[int, Any]]:
+    def ask_with_status(self, *requests: Any, wish: int = PREDICT) -> list[tuple[int, Any]]:
         """The same with their HTTP status."""
 
         async def ask() -> list[tuple[int, Any]]:
             bodies = [json.dumps(request).encode() for request in requests]
-            answers = await asyncio.gather(*(self.pool.predict(self.version, body) for body in bodies))
+            answers = await asyncio.gather(*(self.pool.predict(self.version, body, wish) for body in bodies))
             return [(answer.status, json.loads(answer.body)) for answer in answers]
 
         return self._runner.run(ask())
@@ -85,6 +87,14 @@ class Served:
         assert "predictions" in answer, answer
         predictions: list[Any] = answer["predictions"]
         return predictions
+
+    def explain(self, *instances: Any) -> list[Any]:
+        """The one label's attributions of each instance of a request, which must succeed."""
+        [(_, answer)] = self.ask_with_status({"instances": list(instances)}, wish=EXPLAIN)
+        assert "explanations" in answer, answer
+        found = [each["attributions_by_label"] for each in answer["explanations"]]
+        assert [len(each) for each in found] == [1] * len(instances)
+        return [entry for [entry] in found]
 
     def error(self, *instances: Any, **extra: Any) -> str:
         """The error text of one request, which must fail."""

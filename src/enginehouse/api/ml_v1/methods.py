@@ -14,7 +14,7 @@ from enginehouse.api.http import Handler, endpoint
 from enginehouse.schemas import iam, ml_v1, optimizer
 from enginehouse.schemas.wire import Message
 
-PREDICT = "projects.predict"
+PREDICT, EXPLAIN = "projects.predict", "projects.explain"
 """Answered before all routes, by serving/router.py."""
 
 
@@ -92,7 +92,7 @@ def _study_methods() -> list[Method]:
 METHODS: tuple[Method, ...] = (
     Method("projects.getConfig", "GET", "projects/{project}:getConfig", None, ml_v1.GetConfigResponse),
     Method(PREDICT, "POST", "projects/{resource}:predict", ml_v1.PredictRequest, ml_v1.HttpBody),
-    Method("projects.explain", "POST", "projects/{resource}:explain", ml_v1.ExplainRequest, ml_v1.HttpBody),
+    Method(EXPLAIN, "POST", "projects/{resource}:explain", ml_v1.ExplainRequest, ml_v1.HttpBody),
     Method("projects.jobs.create", "POST", "projects/{project}/jobs", ml_v1.Job, ml_v1.Job),
     Method("projects.jobs.list", "GET", "projects/{project}/jobs", None, ml_v1.ListJobsResponse, _LIST),
     Method("projects.jobs.get", "GET", _JOB, None, ml_v1.Job),
@@ -151,7 +151,9 @@ def ml_routes(*handlers: Mapping[str, Handler]) -> list[BaseRoute]:
     """
     by_id = {method_id: handler for some in handlers for method_id, handler in some.items()}
     # Those with a `:verb` first, since `{job}` would swallow it.
-    methods = sorted((m for m in METHODS if m.id != PREDICT), key=lambda method: ":" not in method.path)
+    methods = sorted(
+        (m for m in METHODS if m.id not in (PREDICT, EXPLAIN)), key=lambda method: ":" not in method.path
+    )
     return [
         Route(
             "/v1/" + method.path.replace("{resource}", "{resource:path}"),

@@ -1,7 +1,4 @@
-"""Methods about the service itself: locations, getConfig, and what this release has no part for yet.
-
-A method without a part answers FAILED_PRECONDITION: clients take it as final; a 501 they would repeat five times.
-"""
+"""Methods about the service itself: locations and getConfig."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from enginehouse.api.http import Handler, message_response, page_of
-from enginehouse.core.errors import FailedPrecondition, NotFound
+from enginehouse.core.errors import NotFound
 from enginehouse.schemas.ml_v1 import Capability, Config, GetConfigResponse, ListLocationsResponse, Location
 from enginehouse.schemas.wire import Int64
 
@@ -37,7 +34,6 @@ def place_handlers() -> dict[str, Handler]:
     """Handlers by method id."""
     return {
         "projects.getConfig": _get_config,
-        "projects.explain": _no_explanations,
         "projects.locations.list": _list_locations,
         "projects.locations.get": _get_location,
     }
@@ -80,7 +76,3 @@ def _location(request: Request, name: str) -> Location:
         name=f"projects/{request.path_params['project']}/locations/{name}",
         capabilities=[Capability(type="TRAINING"), Capability(type="ONLINE_PREDICTION")],
     )
-
-
-async def _no_explanations(request: Request) -> Response:
-    raise FailedPrecondition("Explanations are not available in this release; ask for predictions with :predict.")

@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from enginehouse.modelserver.adapters.base import Adapter, Call
+from enginehouse.modelserver.adapters.tables import TableTarget, prepare_table
 from enginehouse.modelserver.codecs import jsonable
 from enginehouse.modelserver.errors import ModelLoadError, PredictionError, describe
+from enginehouse.modelserver.explain.metadata import Metadata
+from enginehouse.modelserver.explain.target import Explainable, Target
 
 _USER_CODE = "There was a problem processing the user code"
 
 
-class CustomAdapter(Adapter):
+class CustomAdapter(Adapter, Explainable):
     """An instance of the user's class."""
 
     def __init__(self, predictor: Any, class_name: str) -> None:
@@ -72,6 +75,21 @@ class CustomAdapter(Adapter):
                 f"{_USER_CODE}: {self._class_name}.predict must return a list, not {type(predictions).__name__}."
             )
         return predictions
+
+    def target(self, signature: str, metadata: Metadata, *, gradients: bool) -> Target:
+        if gradients:
+            raise PredictionError(f"{_USER_CODE}: {self._class_name} gives no gradients; use sampled Shapley.")
+        return TableTarget(
+            metadata,
+            self._prepare_table,
+            lambda table: self.run(Call("predict", (table.tolist(), {}), len(table), None)),
+            "predictions",
+        )
+
+    def _prepare_table(self, request: Mapping[str, Any]) -> Call:
+        """The instances as a table, which is what can be explained of them."""
+        call = prepare_table(request, None)
+        return Call("", call.arrays, call.n_rows, call.merge_key)
 
     def self_test(self) -> str:
         return "inconclusive: only the routine knows what it takes"

@@ -15,9 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from enginehouse.modelserver.adapters.signature_target import DifferentiableSignatureTarget
 from enginehouse.modelserver.adapters.signatures import DEFAULT_SIGNATURES, Signature, SignatureAdapter
 from enginehouse.modelserver.adapters.tensors import TensorSpec
+from enginehouse.modelserver.codecs import Array
 from enginehouse.modelserver.errors import ModelLoadError, describe
+from enginehouse.modelserver.explain.metadata import Metadata
+from enginehouse.modelserver.explain.target import Target
 
 PROGRAM_FILE, SCRIPT_FILE, SIGNATURE_FILE = "model.pt2", "model.pt", "signature.json"
 _WORDS_LIMIT = 2000
@@ -28,6 +32,8 @@ class PytorchAdapter(SignatureAdapter):
 
     framework = f"PyTorch {torch.__version__}"
     data_errors = (RuntimeError, ValueError, IndexError)
+    _module: Any
+    _keys: Sequence[str]
 
     @classmethod
     def load(cls, directory: Path) -> PytorchAdapter:
@@ -74,7 +80,28 @@ class PytorchAdapter(SignatureAdapter):
             outputs = forward(*arrays)
             return [outputs[key] for key in keys]
 
-        return cls({DEFAULT_SIGNATURES[0]: Signature.of(inputs, specs, call)})
+        adapter = cls({DEFAULT_SIGNATURES[0]: Signature.of(inputs, specs, call)})
+        adapter._module, adapter._keys = module, keys
+        return adapter
+
+    def target(self, signature: str, metadata: Metadata, *, gradients: bool) -> Target:
+        if not gradients:
+            return super().target(signature, metadata, gradients=False)
+        return DifferentiableSignatureTarget(
+            self._signatures[signature], metadata, self.prepare, self.words, self._differentiate
+        )
+
+    def _differentiate(
+        self, output: int, arrays: Sequence[Array], labels: Array, positions: Sequence[int]
+    ) -> list[Array]:
+        with torch.enable_grad():
+            tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+            asked = [tensors[position].requires_grad_() for position in positions]
+            scores = _named(self._module(*tensors))[self._keys[output]].reshape(len(labels), -1)
+            chosen = scores.gather(1, torch.from_numpy(labels)[:, None]).sum()
+            found = torch.autograd.grad(chosen, asked, allow_unused=True)
+        pairs = zip(found, asked, strict=True)
+        return [np.zeros(tuple(x.shape)) if slope is None else slope.numpy() for slope, x in pairs]
 
     def words(self, error: Exception) -> str:
         return _words(error)

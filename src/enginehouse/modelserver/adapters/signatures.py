@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 
 from enginehouse.modelserver.adapters.base import Adapter, Call, merge_key, named_columns
+from enginehouse.modelserver.adapters.signature_target import SignatureTarget
 from enginehouse.modelserver.adapters.tensors import TensorSpec, to_tensor
 from enginehouse.modelserver.codecs import encode_bytes, is_b64, jsonable, rows_of
 from enginehouse.modelserver.errors import ModelLoadError, PredictionError, describe
+from enginehouse.modelserver.explain.metadata import Metadata
+from enginehouse.modelserver.explain.target import Explainable, Target
 
 DEFAULT_SIGNATURES = ("serving_default", "predict")
 
@@ -45,7 +48,7 @@ class Signature:
         return cls(tuple(inputs), tuple(outputs), function, mergeable)
 
 
-class SignatureAdapter(Adapter):
+class SignatureAdapter(Adapter, Explainable):
     """An adapter over signatures.
 
     Args:
@@ -103,6 +106,11 @@ class SignatureAdapter(Adapter):
                 f"The model has: {', '.join(self._signatures)}."
             )
         return name
+
+    def target(self, signature: str, metadata: Metadata, *, gradients: bool) -> Target:
+        if gradients:
+            raise PredictionError(f"Explanation failed: {self.framework} gives no gradients; use sampled Shapley.")
+        return SignatureTarget(self._signatures[signature], metadata, self.prepare, self.words)
 
     def prepare_rows(self, table: Any, signature_name: str, *, named: bool) -> Call | None:
         name = self.signature_name(signature_name)

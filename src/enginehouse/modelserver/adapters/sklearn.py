@@ -13,15 +13,17 @@ import sklearn
 from sklearn.exceptions import NotFittedError
 
 from enginehouse.modelserver.adapters.base import Adapter, Call
-from enginehouse.modelserver.adapters.tables import SIGNATURE, load_pickled, prepare_table, type_name
+from enginehouse.modelserver.adapters.tables import SIGNATURE, TableTarget, load_pickled, prepare_table, type_name
 from enginehouse.modelserver.codecs import Array, rows_of
 from enginehouse.modelserver.errors import ModelLoadError, PredictionError, describe
+from enginehouse.modelserver.explain.metadata import Metadata
+from enginehouse.modelserver.explain.target import Explainable, Target
 
 _DATA_ERRORS = (ValueError, TypeError, IndexError, KeyError)
 """What a sound model raises when it does not like the data; anything else from the test call is the model's fault."""
 
 
-class SklearnAdapter(Adapter):
+class SklearnAdapter(Adapter, Explainable):
     """An estimator or a pipeline; predictions are the values of its `predict`.
 
     A model that was fitted on a data frame is given arrays as long as it takes them, since a frame costs more than
@@ -68,12 +70,35 @@ class SklearnAdapter(Adapter):
         except Exception as error:
             raise PredictionError(f"Exception during sklearn prediction: {describe(error)}") from error
 
-    def _predict(self, array: Array) -> Array:
-        if self._needs_frame:
-            import pandas  # type: ignore[import-untyped]
+    def signature_name(self, asked: Any) -> str:
+        return SIGNATURE
 
-            array = pandas.DataFrame(array, columns=self._feature_names).infer_objects()
-        output = self._model.predict(array)
+    def target(self, signature: str, metadata: Metadata, *, gradients: bool) -> Target:
+        if gradients:
+            raise PredictionError("Explanation failed: scikit-learn gives no gradients; use sampled Shapley.")
+        method = next(
+            (name for name in ("predict_proba", "decision_function") if hasattr(self._model, name)), "predict"
+        )
+        classes = getattr(self._model, "classes_", ())
+        labels = [str(label) for label in classes] if method == "predict_proba" else ()
+        return TableTarget(
+            metadata,
+            self.prepare,
+            lambda table: getattr(self._model, method)(self._as_fitted(table)),
+            {"predict_proba": "probabilities", "decision_function": "scores", "predict": "predictions"}[method],
+            label_names=labels,
+            feature_names=self._feature_names or (),
+        )
+
+    def _as_fitted(self, array: Array) -> Any:
+        if not self._needs_frame:
+            return array
+        import pandas  # type: ignore[import-untyped]
+
+        return pandas.DataFrame(array, columns=self._feature_names).infer_objects()
+
+    def _predict(self, array: Array) -> Array:
+        output = self._model.predict(self._as_fitted(array))
         if hasattr(output, "toarray"):  # sparse, from multi-label classifiers
             output = output.toarray()
         return np.asarray(output)

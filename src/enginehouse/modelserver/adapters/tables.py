@@ -7,15 +7,18 @@ give.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from enginehouse.modelserver.adapters.base import Call, merge_key, named_columns
+from enginehouse.modelserver.adapters.tensors import TensorSpec
 from enginehouse.modelserver.codecs import Array, decode_b64
 from enginehouse.modelserver.errors import ModelLoadError, PredictionError, describe
+from enginehouse.modelserver.explain.metadata import Metadata
+from enginehouse.modelserver.explain.target import Target, as_scores
 
 SIGNATURE = "predict"
 PICKLED_FILES = ("model.joblib", "model.pkl", "model.skops")
@@ -78,6 +81,53 @@ def prepare_table(request: Mapping[str, Any], feature_names: Sequence[str] | Non
         instances = [list(row) for row in zip(*columns, strict=True)]
     array = to_array(instances)
     return Call(SIGNATURE, (array,), len(array), merge_key(SIGNATURE, (array,)))
+
+
+class TableTarget(Target):
+    """A model of one table, as explanations ask for it: every column is a feature.
+
+    Args:
+        prepare: as `Adapter.prepare`.
+        score: from a table to scores, (n_rows,) or (n_rows, n_labels); may raise anything.
+        output_name: what `score` gives.
+        label_names: of a classifier, in their order.
+        feature_names: of the columns, where the model knows them.
+    """
+
+    parts = (TensorSpec("instances", "instances", np.dtype(np.float64), None),)
+
+    def __init__(
+        self,
+        metadata: Metadata,
+        prepare: Callable[[Mapping[str, Any]], Call],
+        score: Callable[[Array], Any],
+        output_name: str,
+        *,
+        label_names: Sequence[str] = (),
+        feature_names: Sequence[str] = (),
+    ) -> None:
+        self._prepare = prepare
+        self._score = score
+        self.output_name = output_name
+        self.label_names = (metadata.output.label_names if metadata.output else ()) or label_names
+        told = [each.feature_names for each in metadata.inputs if each.feature_names]
+        self.feature_names = told[0] if told else feature_names
+
+    def prepare(self, request: Mapping[str, Any]) -> Call:
+        return self._prepare(request)
+
+    def arrays(self, call: Call) -> list[Array]:
+        table = call.arrays[0]
+        return [table.astype(np.float64) if table.dtype.kind in "iub" else table]
+
+    def scores(self, arrays: Sequence[Array]) -> Array:
+        try:
+            output = self._score(arrays[0])
+        except PredictionError:
+            raise
+        except Exception as error:
+            raise PredictionError(f"Exception during prediction: {describe(error)}") from error
+        return as_scores(output, self.output_name)
 
 
 def to_array(instances: list[Any]) -> Array:

@@ -7,8 +7,10 @@ signature called eagerly takes a third longer, `model.predict` hundreds of times
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ import tensorflow as tf
 from enginehouse.modelserver.adapters.signatures import Signature, SignatureAdapter
 from enginehouse.modelserver.adapters.tensors import TensorSpec
 from enginehouse.modelserver.errors import ModelLoadError
+from enginehouse.modelserver.explain.metadata import Metadata
+from enginehouse.modelserver.explain.target import Target
 
 _WORDS_LIMIT = 2000
 
@@ -33,33 +37,31 @@ class TensorFlowAdapter(SignatureAdapter):
     def __init__(self, session: Any, signatures: dict[str, Signature]) -> None:
         super().__init__(signatures)
         self._session = session
+        self._directory = Path()
 
     def words(self, error: Exception) -> str:
         return _words(error)
 
+    def target(self, signature: str, metadata: Metadata, *, gradients: bool) -> Target:
+        # Whole, and only for versions that need it: a second copy of the model.
+        from enginehouse.modelserver.adapters import tensorflow_explain as explain
+
+        if not gradients and explain.MODEL not in self._signatures:
+            return super().target(signature, metadata, gradients=False)
+        with _saved_model(self._directory) as directory:
+            return explain.make_target(directory, signature, self._signatures, metadata, self.prepare)
+
     @classmethod
     def load(cls, directory: Path) -> TensorFlowAdapter:
         try:
-            if not any((directory / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
-                return cls._load_keras(directory)
-            return cls._load_saved_model(directory)
+            with _saved_model(directory) as saved_model:
+                adapter = cls._load_saved_model(saved_model)
         except ModelLoadError:
             raise
         except Exception as error:
             raise ModelLoadError(f"Error loading the model: Could not load model: {_words(error)}") from error
-
-    @classmethod
-    def _load_keras(cls, directory: Path) -> TensorFlowAdapter:
-        path = directory / "model.keras"
-        if not path.is_file():
-            raise ModelLoadError(
-                "The model directory is expected to contain exactly one of the following: "
-                "'saved_model.pb' file or 'saved_model.pbtxt' file. Please use SavedModel."
-            )
-        model = tf.keras.models.load_model(path, compile=False)
-        with tempfile.TemporaryDirectory() as exported:
-            model.export(exported, verbose=False)
-            return cls._load_saved_model(Path(exported))
+        adapter._directory = directory
+        return adapter
 
     @classmethod
     def _load_saved_model(cls, directory: Path) -> TensorFlowAdapter:
@@ -74,6 +76,24 @@ class TensorFlowAdapter(SignatureAdapter):
         if not signatures:
             raise ModelLoadError("MetaGraph must have at least one signature_def with inputs and outputs.")
         return cls(session, signatures)
+
+
+@contextlib.contextmanager
+def _saved_model(directory: Path) -> Iterator[Path]:
+    """The SavedModel of a model's directory: itself, or what its Keras file is exported to for the moment."""
+    if any((directory / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
+        yield directory
+        return
+    path = directory / "model.keras"
+    if not path.is_file():
+        raise ModelLoadError(
+            "The model directory is expected to contain exactly one of the following: "
+            "'saved_model.pb' file or 'saved_model.pbtxt' file. Please use SavedModel."
+        )
+    model = tf.keras.models.load_model(path, compile=False)
+    with tempfile.TemporaryDirectory() as exported:
+        model.export(exported, verbose=False)
+        yield Path(exported)
 
 
 def _signature(session: Any, definition: Any) -> Signature:

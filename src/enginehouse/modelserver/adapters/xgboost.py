@@ -3,7 +3,8 @@ scikit-learn style estimator."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ import numpy as np
 import xgboost
 
 from enginehouse.modelserver.adapters.base import Adapter, Call
-from enginehouse.modelserver.adapters.tables import SIGNATURE, load_pickled, prepare_table, type_name
+from enginehouse.modelserver.adapters.tables import SIGNATURE, TableTarget, load_pickled, prepare_table, type_name
 from enginehouse.modelserver.codecs import Array, rows_of
 from enginehouse.modelserver.errors import ModelLoadError, PredictionError, describe
+from enginehouse.modelserver.explain.metadata import Metadata
+from enginehouse.modelserver.explain.target import Explainable, Target
 
 _BOOSTER_FILES = ("model.bst", "model.json", "model.ubj")
 
 
-class XgboostAdapter(Adapter):
+class XgboostAdapter(Adapter, Explainable):
     """A Booster or an XGBModel; predictions are the values of its `predict`.
 
     Boosters answer by `inplace_predict`, a third quicker than through a DMatrix. One thread per call: a served batch
@@ -92,6 +95,25 @@ class XgboostAdapter(Adapter):
             return rows_of(self._predict(call.arrays[0]))
         except Exception as error:
             raise PredictionError(f"Exception during xgboost prediction: {describe(error)}") from error
+
+    def signature_name(self, asked: Any) -> str:
+        return SIGNATURE
+
+    def target(self, signature: str, metadata: Metadata, *, gradients: bool) -> Target:
+        if gradients:
+            raise PredictionError("Explanation failed: XGBoost gives no gradients; use sampled Shapley.")
+        name, score, labels = self._score()
+        names = self._booster.feature_names or ()
+        return TableTarget(metadata, self.prepare, score, name, label_names=labels, feature_names=names)
+
+    def _score(self) -> tuple[str, Callable[[Array], Any], list[str]]:
+        """The output that is explained, how to get it, and the names of its labels."""
+        if not self._is_booster and hasattr(self._model, "predict_proba"):
+            return "probabilities", self._model.predict_proba, [str(label) for label in self._model.classes_]
+        config = json.loads(self._booster.save_config())
+        if config["learner"]["objective"]["name"] == "multi:softmax":  # it would give the number of a class
+            return "margin", lambda table: self._booster.inplace_predict(table, predict_type="margin"), []
+        return "predictions", self._predict, []
 
     def _predict(self, array: Array) -> Array:
         if self._is_booster:
