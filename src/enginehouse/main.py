@@ -42,7 +42,7 @@ from enginehouse.api.ml_v1.studies import StudiesApi
 from enginehouse.api.storage import storage_routes
 from enginehouse.api.storage.hosts import StorageHosts
 from enginehouse.api.storage.routing import StorageApp
-from enginehouse.backends.local import LocalBackend
+from enginehouse.backends.local import ContainerEngines, LocalBackend
 from enginehouse.core.clock import Clock, SystemClock
 from enginehouse.core.errors import FailedPrecondition, InvalidArgument, Unauthenticated
 from enginehouse.core.files import FileLock, atomic_write_json, read_json
@@ -211,10 +211,11 @@ class Composition:
         )
         self._catalogue = Catalogue.load(uv=uv)
         self._runtimes = RuntimeCache(settings.runtimes_dir, uv)
+        self._backend = LocalBackend(containers=ContainerEngines(settings.container_engine))
         self._reconciler = JobReconciler(
             self._store,
             self._storage,
-            LocalBackend(),
+            self._backend,
             settings,
             clock,
             engine_url=url,
@@ -261,7 +262,7 @@ class Composition:
 
     def _ml_routes(self) -> list[BaseRoute]:
         store, settings, clock = self._store, self._settings, self._clock
-        validator = Validator(self._catalogue, self._storage, self._models, store.get_job)
+        validator = Validator(self._catalogue, self._storage, self._models, self._backend, store.get_job)
         jobs = JobService(
             store,
             validator,

@@ -54,7 +54,7 @@ class World:
         self.reconciler = self.restart()
         self.jobs = JobService(
             self.store,
-            Validator(catalogue, self.storage, NoModels(), self.store.get_job),
+            Validator(catalogue, self.storage, NoModels(), self.backend, self.store.get_job),
             self.clock,
             wake=lambda: self.reconciler.wake(),
             position=lambda name: self.reconciler.position(name),

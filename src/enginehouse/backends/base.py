@@ -19,11 +19,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from enginehouse.replica.spec import Outcome, ReplicaSpec
 
-__all__ = ["Backend", "Gpu", "Host", "Outcome", "Phase", "ReplicaSpec", "ReplicaStatus"]
+__all__ = ["Backend", "Gpu", "Host", "Outcome", "Phase", "ReplicaSpec", "ReplicaStatus", "RunsContainers"]
 
 
 class Phase(StrEnum):
@@ -97,4 +97,17 @@ class Backend(Protocol):
 
     def reap(self, directory: Path) -> None:
         """After ENDED: return when no process of the replica is left, killing those that are."""
+        ...
+
+
+@runtime_checkable
+class RunsContainers(Protocol):
+    """What a backend can do that runs a spec with a container."""
+
+    def container_engine(self) -> str:
+        """What `ContainerSpec.engine` is to be. Any thread; may take some seconds when it looks.
+
+        Raises:
+            FailedPrecondition: there is none, with what to install.
+        """
         ...

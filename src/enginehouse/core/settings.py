@@ -82,6 +82,12 @@ SETTINGS: tuple[Setting, ...] = (
         "Whether replicas are held to the CPUs and memory of their machine types: auto (where these are counted: see "
         "cpus and memory), always, or never.",
     ),
+    Setting(
+        "container_engine",
+        str,
+        "auto",
+        "What runs custom containers: auto (podman or docker, whichever answers), the name or path of one, or none.",
+    ),
     Setting("gpus", str, "auto", "GPUs to give to jobs: auto finds NVIDIA's; or how many, or ids as 0,1."),
     Setting(
         "quotas",
@@ -134,6 +140,7 @@ class Settings:
     cpus: float
     memory: str
     hold_to_machine_type: str
+    container_engine: str
     gpus: str
     quotas: str
     allow_missing_accelerators: str

@@ -11,10 +11,10 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from enginehouse.backends.base import Backend
+from enginehouse.backends.base import Backend, RunsContainers
 from enginehouse.core.names import ObjectUri
 from enginehouse.core.settings import Settings
-from enginehouse.gateway.environment import Wiring
+from enginehouse.gateway.environment import OLD_PREFIX, SHIMS_VARIABLE, WIRED_VARIABLE, Wiring
 from enginehouse.jobs.capacity import Capacity
 from enginehouse.jobs.cluster import Cluster, thread_variables
 from enginehouse.jobs.environment import Trial, training_environment
@@ -22,8 +22,11 @@ from enginehouse.jobs.plan import Plan, ReplicaPlan
 from enginehouse.jobs.program import Program, program_of
 from enginehouse.jobs.run import Run
 from enginehouse.metadata.records import JobRecord
-from enginehouse.replica.spec import PackageFile, ReplicaSpec
+from enginehouse.replica.spec import ContainerSpec, Mount, PackageFile, ReplicaSpec
 from enginehouse.storage.base import ObjectStore
+
+_USUAL_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+"""Where most images have the certificates that they trust."""
 
 
 class Launcher:
@@ -89,20 +92,25 @@ class Launcher:
             trial=trial,
             engine_url=self._engine_url,
             wiring=wiring,
-            host_environment=os.environ,
+            host_environment=os.environ if not replica.image else {},  # a container has none of the host's variables
         )
+        environment = {
+            **thread_variables(plan, self._capacity.cpus),
+            **self._device_variables(run, replica),
+            **change.set,
+            **program.environment,
+        }
+        container = None
+        if replica.image:
+            environment = {name: text for name, text in environment.items() if not _is_of_host(name)}
+            container = self._container(replica, wiring, trial)
         limits = self._capacity.limits(plan, replica)
         return ReplicaSpec(
             task_name=replica.task_name,
             module=program.module,
-            args=program.args,
+            args=(*replica.args, *program.args),  # one of them is empty, but for the parameters of a trial
             job_dir=program.job_dir,
-            environment={
-                **thread_variables(plan, self._capacity.cpus),
-                **self._device_variables(run, replica),
-                **change.set,
-                **program.environment,
-            },
+            environment=environment,
             unset=change.unset,
             packages=tuple(packages),
             runtime_version=plan.runtime_version,
@@ -113,7 +121,24 @@ class Launcher:
             grace_s=self._settings.cancel_grace_s,
             memory_bytes=limits.memory_bytes,
             cpus=limits.cpus,
+            container=container,
         )
+
+    def _container(self, replica: ReplicaPlan, wiring: Wiring | None, trial: Trial | None) -> ContainerSpec:
+        assert isinstance(self._backend, RunsContainers)  # or the job would not have been let in
+        mounts: tuple[Mount, ...] = ()
+        if wiring is not None:
+            mounts = (
+                Mount(str(wiring.bundle), str(wiring.bundle)),
+                Mount(str(wiring.authority), str(wiring.authority)),
+                # For what looks at no variable, such as TensorFlow 1.x.
+                Mount(str(wiring.bundle), _USUAL_BUNDLE),
+                Mount(str(wiring.files), str(wiring.files), "copy"),
+            )
+        if trial is not None:
+            reports = str(trial.metric_file.parent)
+            mounts += (Mount(reports, reports, "write"),)
+        return ContainerSpec(self._backend.container_engine(), replica.image, replica.command, mounts)
 
     def _device_variables(self, run: Run, replica: ReplicaPlan) -> dict[str, str]:
         """Which GPUs a replica may see: its own, where there are any on this host."""
@@ -133,6 +158,11 @@ class Launcher:
                 shutil.copyfileobj(source, copy, 1 << 20)
             staged.append(PackageFile(uri=uri_text, path=str(target)))
         return staged
+
+
+def _is_of_host(name: str) -> bool:
+    """Whether a variable means something only outside of a container."""
+    return name == "PATH" or name in (WIRED_VARIABLE, SHIMS_VARIABLE) or name.startswith(OLD_PREFIX)
 
 
 def host_notes(plan: Plan, host_cpus: int, *, without_gpus: bool) -> list[str]:

@@ -37,7 +37,10 @@ class Resources:
 
 @dataclass(frozen=True)
 class ReplicaPlan:
-    """One process of a job: the `index`-th one of its `role`, and what its machine type would have given it."""
+    """One process of a job: the `index`-th one of its `role`, and what its machine type would have given it.
+
+    With an `image` it is a container, whose `command` takes the place of the image's own, and `args` that of its CMD.
+    """
 
     role: str
     index: int
@@ -45,6 +48,9 @@ class ReplicaPlan:
     cpus: int = 1
     memory_gib: float = 0
     gpus: int = 0
+    image: str = ""
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
 
     @property
     def task_name(self) -> str:
@@ -79,8 +85,8 @@ class Plan:
 
     Attributes:
         replicas: the master first, then workers, parameter servers, evaluators.
-        runtime_version: name in the catalogue, aliases resolved.
-        python_version: "3.11".
+        runtime_version: name in the catalogue, aliases resolved; "" for containers.
+        python_version: "3.11"; "" for containers.
         runtime_reason: why this runtime on this Python, for the job's owner.
         chief_name: key of the master in TF_CONFIG, "chief" or "master".
         ml_units: training units per hour.
@@ -108,25 +114,35 @@ class Plan:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Plan:
-        replicas = tuple(ReplicaPlan(**replica) for replica in value["replicas"])
+        replicas = tuple(_replica_from_json(replica) for replica in value["replicas"])
         model = value.get("model")
         if model:
             model = PredictionModel(**model | {"package_uris": tuple(model["package_uris"])})
         return cls(**(value | {"replicas": replicas, "model": model}))
 
 
-def make_plan(training_input: TrainingInput, resolution: Resolution) -> Plan:
-    """The plan of a job that `validate` has let through."""
+def _replica_from_json(value: dict[str, Any]) -> ReplicaPlan:
+    lists = {name: tuple(value.get(name, ())) for name in ("command", "args")}
+    return ReplicaPlan(**(value | lists))
+
+
+def make_plan(training_input: TrainingInput, resolution: Resolution | None) -> Plan:
+    """The plan of a job that `validate` has let through.
+
+    Args:
+        resolution: None for containers.
+    """
+    master = training_input.master_config
     tier = TIERS.get(training_input.scale_tier or "BASIC") or _custom(training_input)
     replicas = [
-        _replica("master", 0, tier.master, training_input.master_config),
-        *(_replica("worker", i, tier.worker, training_input.worker_config) for i in range(tier.workers)),
+        _replica("master", 0, tier.master, master, master),
+        *(_replica("worker", i, tier.worker, training_input.worker_config, master) for i in range(tier.workers)),
         *(
-            _replica("ps", i, tier.parameter_server, training_input.parameter_server_config)
+            _replica("ps", i, tier.parameter_server, training_input.parameter_server_config, master)
             for i in range(tier.parameter_servers)
         ),
         *(
-            _replica("evaluator", i, training_input.evaluator_type, training_input.evaluator_config)
+            _replica("evaluator", i, training_input.evaluator_type, training_input.evaluator_config, master)
             for i in range(training_input.evaluator_count)
         ),
     ]
@@ -135,10 +151,12 @@ def make_plan(training_input: TrainingInput, resolution: Resolution) -> Plan:
         units = sum(each.cpus * _UNITS_PER_CPU_HOUR + each.gpus * _UNITS_PER_GPU_HOUR for each in replicas)
     return Plan(
         replicas=tuple(replicas),
-        runtime_version=resolution.runtime.name,
-        python_version=resolution.python_version,
-        runtime_reason=resolution.reason,
-        chief_name="chief" if training_input.use_chief_in_tf_config else resolution.runtime.chief_name,
+        runtime_version=resolution.runtime.name if resolution else "",
+        python_version=resolution.python_version if resolution else "",
+        runtime_reason=resolution.reason if resolution else f"the image {replicas[0].image} was asked for",
+        chief_name="chief"
+        if training_input.use_chief_in_tf_config
+        else (resolution.runtime.chief_name if resolution else "master"),
         ml_units=round(units, 2),
     )
 
@@ -153,8 +171,23 @@ def _custom(training_input: TrainingInput) -> Tier:
     )
 
 
-def _replica(role: str, index: int, machine_type: str, config: ReplicaConfig | None) -> ReplicaPlan:
+def _replica(
+    role: str, index: int, machine_type: str, config: ReplicaConfig | None, master: ReplicaConfig | None
+) -> ReplicaPlan:
     has = machine(machine_type) or Machine(1, 0)
     accelerators = config.accelerator_config if config else None
     gpus = accelerators.count if accelerators and accelerators.type.startswith("NVIDIA") else has.gpus
-    return ReplicaPlan(role, index, machine_type, has.cpus, has.memory_gib, gpus)
+    own, masters = config or ReplicaConfig(), master or ReplicaConfig()
+    # With an image of its own, the master's command and arguments mean nothing to it.
+    says = own if own.image_uri or own.container_command or own.container_args else masters
+    return ReplicaPlan(
+        role,
+        index,
+        machine_type,
+        has.cpus,
+        has.memory_gib,
+        gpus,
+        image=own.image_uri or masters.image_uri,
+        command=tuple(says.container_command),
+        args=tuple(says.container_args),
+    )

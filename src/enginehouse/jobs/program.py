@@ -28,7 +28,7 @@ class Program:
     """One program for all replicas of a job.
 
     Attributes:
-        module, args, job_dir: as in `ReplicaSpec`.
+        module, args, job_dir: as in `ReplicaSpec`; a container's own arguments are in its plan.
         package_uris: installed over the runtime, in this order.
         told: what TF_CONFIG says of the job.
         environment: variables that the program needs beside those of every job.
@@ -61,10 +61,10 @@ def program_of(job: JobRecord, plan: Plan) -> Program:
         return _batch_prediction(job, plan.model)
     spec = job.request["trainingInput"]
     return Program(
-        module=spec["pythonModule"],
+        module=spec.get("pythonModule", ""),
         args=tuple(spec.get("args", ())),
         job_dir=spec.get("jobDir") or None,
-        package_uris=tuple(spec["packageUris"]),
+        package_uris=tuple(spec.get("packageUris", ())),
         told=spec,
         tuned=from_builtins(HyperparameterSpec, spec["hyperparameters"]) if job.name.trial_id else None,
     )

@@ -61,7 +61,9 @@ def _describe(replica: ReplicaPlan, outcome: Outcome) -> str:
 
 def _detail(outcome: Outcome) -> str:
     """What the runner's sentence adds to the status and the traceback: a hint, or that memory may have run out."""
-    detail = outcome.message.removeprefix(f"The module ended with exit status {outcome.exit_code}.").strip()
+    detail = outcome.message
+    for what in ("module", "container"):
+        detail = detail.removeprefix(f"The {what} ended with exit status {outcome.exit_code}.").strip()
     return "" if detail in outcome.traceback else detail
 
 

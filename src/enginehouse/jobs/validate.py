@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from enginehouse.backends.base import Backend, RunsContainers
 from enginehouse.core import names, units
 from enginehouse.core.errors import EngineError, FailedPrecondition, FieldViolation, InvalidArgument, NotFound
 from enginehouse.core.names import JobName
-from enginehouse.jobs import hyperparameters
+from enginehouse.jobs import containers, hyperparameters
 from enginehouse.jobs.archive import ArchiveContents, UnreadableArchive, read_contents
 from enginehouse.jobs.machines import LEGACY, TPU, is_legacy, machine
 from enginehouse.jobs.plan import Plan, make_plan
@@ -34,15 +35,22 @@ class Validator:
 
     Args:
         models: finds what a batch prediction job predicts with.
+        backend: will run the jobs.
         find_job: finds the job that a tuning job resumes.
     """
 
     def __init__(
-        self, catalogue: Catalogue, storage: ObjectStore, models: Models, find_job: Callable[[JobName], JobRecord]
+        self,
+        catalogue: Catalogue,
+        storage: ObjectStore,
+        models: Models,
+        backend: Backend,
+        find_job: Callable[[JobName], JobRecord],
     ) -> None:
         self._catalogue = catalogue
         self._find_job = find_job
         self._storage = storage
+        self._backend = backend
         self._predictions = PredictionValidator(catalogue, storage, models)
 
     def validate(self, project: str, job: Job) -> Plan:
@@ -63,19 +71,25 @@ class Validator:
             raise InvalidArgument("The field is required: say what to train.", field=_FIELD)
         spec = job.training_input
         violations = _Violations()
-        for check in (_check_module, _check_packages, _check_tier, _check_scheduling, _check_unsupported):
+        runs_image = containers.is_asked_for(spec)
+        checks = () if runs_image else (_check_module, _check_packages)
+        for check in (*checks, _check_tier, _check_scheduling):
             check(spec, violations)
+        for field, text in containers.faults(spec):
+            violations.add(field, text)
         if spec.hyperparameters is not None:
             self._check_tuning(project, spec.hyperparameters, violations)
         plan = violations.collect(lambda: self._plan(spec))
         violations.raise_as(InvalidArgument)
         assert plan is not None
         violations.collect(lambda: self._check_job_dir(spec))
-        violations.collect(lambda: self._check_contents(spec))
+        violations.collect(lambda: self._check_engine() if runs_image else self._check_contents(spec))
         violations.raise_as(FailedPrecondition)
         return plan
 
     def _plan(self, spec: TrainingInput) -> Plan:
+        if containers.is_asked_for(spec):
+            return make_plan(spec, None)
         if not spec.runtime_version:
             known = ", ".join(self._catalogue.names())
             raise InvalidArgument(
@@ -104,6 +118,16 @@ class Validator:
             return [(field, f"The job {previous.job_id!r} has not ended; add trials to it with mle jobs update.")]
         before = from_builtins(HyperparameterSpec, job.request["trainingInput"]["hyperparameters"])
         return list(hyperparameters.widening_faults(spec, before))
+
+    def _check_engine(self) -> None:
+        """Something runs containers here."""
+        field = f"{_FIELD}.master_config.image_uri"
+        if not isinstance(self._backend, RunsContainers):
+            raise FailedPrecondition("The backend of this engine runs no containers.", field=field)
+        try:
+            self._backend.container_engine()
+        except FailedPrecondition as error:
+            raise FailedPrecondition(error.message, field=field) from None
 
     def _check_job_dir(self, spec: TrainingInput) -> None:
         if spec.job_dir:
@@ -251,8 +275,3 @@ def _check_scheduling(spec: TrainingInput, violations: _Violations) -> None:
                 violations.add(f"scheduling.{field}", "The duration must be positive.")
         except ValueError as error:
             violations.add(f"scheduling.{field}", f"{error}.")
-
-
-def _check_unsupported(spec: TrainingInput, violations: _Violations) -> None:
-    if spec.master_config is not None and spec.master_config.image_uri:
-        violations.add("master_config.image_uri", "Custom containers are not available in this release.")

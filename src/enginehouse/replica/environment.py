@@ -31,10 +31,18 @@ class EnvironmentFailedError(Exception):
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the user process is started with."""
+    """What the user process is started with.
+
+    Attributes:
+        python: the interpreter.
+        command: what runs in its place, if anything does.
+        what: the word for it.
+    """
 
     python: Path
     variables: Mapping[str, str]
+    command: tuple[str, ...] = ()
+    what: str = "module"
 
 
 def prepare(

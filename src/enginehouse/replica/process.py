@@ -80,7 +80,8 @@ class UserProcess:
         hold: Hold,
         clock: Clock,
     ) -> None:
-        self._command = [str(prepared.python), str(BOOTSTRAP), module, *arguments]
+        self._command = list(prepared.command) or [str(prepared.python), str(BOOTSTRAP), module, *arguments]
+        self._what = prepared.what
         self._variables = prepared.variables
         self._directory = directory
         self._write = write
@@ -277,13 +278,13 @@ class UserProcess:
         if code == 0:
             return ""
         if code > 0:
-            text = f"The module ended with exit status {code}."
+            text = f"The {self._what} ended with exit status {code}."
             return f"{text} {exception_line(traceback)}" if traceback else text
         if code == -signal.SIGKILL and self._stopped is None:
             if self._ran_out_of_memory(code):
                 return self._hold.usage() or f"Its main process had held up to {self._peak_mib} MiB of memory."
-            return "The module was killed (SIGKILL), which is what a host does when memory runs out."
-        return f"The module was ended by signal {-code} ({signal_name(-code)})."
+            return f"The {self._what} was killed (SIGKILL), which is what a host does when memory runs out."
+        return f"The {self._what} was ended by signal {-code} ({signal_name(-code)})."
 
 
 def exception_line(traceback: str) -> str:

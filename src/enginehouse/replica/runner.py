@@ -16,7 +16,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Literal
@@ -24,6 +25,7 @@ from typing import Literal
 from enginehouse.core.clock import Clock, SystemClock
 from enginehouse.core.files import FileLock, atomic_write_json
 from enginehouse.replica import spec as names
+from enginehouse.replica.container import ENGINE_FAILURES, Container
 from enginehouse.replica.environment import EnvironmentFailedError, Prepared, prepare
 from enginehouse.replica.limits import hold
 from enginehouse.replica.output import Entry
@@ -87,8 +89,10 @@ class Runner:
         self._wakeup.install()
         (self._directory / names.RESERVE_FILE).write_bytes(b"\0" * _RESERVE_BYTES)
         self._spec = ReplicaSpec.from_json(json.loads((self._directory / names.SPEC_FILE).read_bytes()))
+        self._container = Container(self._directory, self._spec) if self._spec.container else None
         self._log = _Log(LogWriter(self._directory / names.LOG_FILE, self._spec.task_name, self._clock))
-        adopt_orphans()
+        # What podman leaves behind are the monitors of containers: not to be signalled, but asked for by name.
+        adopt_orphans(self._spec.container is None)
         self._finish(self._run())
 
     def _run(self) -> Outcome:
@@ -97,11 +101,16 @@ class Runner:
             if isinstance(prepared, StopRequest):
                 return Outcome(self._stop_outcome(), message=prepared.reason)
             end = self._run_module(prepared)
+            if self._container is not None:
+                end = self._container_end(self._container, end)
         except (EnvironmentFailedError, OSError) as error:
-            if self._started_ns is not None:
+            if self._started_ns is not None and self._container is None:
                 raise
             self._log.say(str(error), "ERROR")
             return Outcome("environment_failed", message=str(error))
+        finally:
+            if self._container is not None:
+                self._container.remove()
         return Outcome(
             reason=self._stop_outcome() if end.stopped else "exited",
             exit_code=end.exit_code,
@@ -116,10 +125,12 @@ class Runner:
         """Make the environment, unless a stop request comes first."""
         spec = self._spec
         self._log.say("Running task with arguments: " + _task_arguments(spec))
-        self._log.say(f"Running module {spec.module}.")
+        if spec.container is None:
+            self._log.say(f"Running module {spec.module}.")
         for package in spec.packages:
             self._log.say(f"Downloading the package: {package.uri}")
-        worker = _Preparation(spec, self._directory, self._log, self._wakeup)
+        make = self._container.prepare if self._container else lambda log: prepare(spec, self._directory, log)
+        worker = _Preparation(make, self._log, self._wakeup)
         if request := self._stop_request():
             return request
         worker.start()
@@ -134,9 +145,14 @@ class Runner:
         spec = self._spec
         work = self._directory / names.WORK_DIR
         work.mkdir(exist_ok=True)
-        python = "python" if (spec.python_version or "").startswith("2.") else "python3"
-        self._log.say("Running command: " + shlex.join([python, "-m", spec.module, *spec.arguments]))
-        held = hold(self._directory, self._clock, memory_bytes=spec.memory_bytes, cpus=spec.cpus)
+        if spec.container is not None:
+            arguments = prepared.command[prepared.command.index(spec.container.image) :]
+            self._log.say("Running the image: " + shlex.join(arguments))
+        else:
+            python = "python" if (spec.python_version or "").startswith("2.") else "python3"
+            self._log.say("Running command: " + shlex.join([python, "-m", spec.module, *spec.arguments]))
+        limits = (spec.memory_bytes, spec.cpus) if spec.container is None else (0, 0)  # its engine sees to them
+        held = hold(self._directory, self._clock, memory_bytes=limits[0], cpus=limits[1])
         if told := held.tell():
             self._log.say(told)
         process = UserProcess(
@@ -158,12 +174,26 @@ class Runner:
             self._started_ns = None
             held.release()
             raise EnvironmentFailedError(f"The module could not be started: {error}") from error
-        end = process.wait(ended=lambda: self._log.say("Module completed; cleaning up."))
+        what = prepared.what.capitalize()
+        end = process.wait(ended=lambda: self._log.say(f"{what} completed; cleaning up."))
         if end.exit_code != 0 and not end.stopped:
             self._log.say(end.message, "ERROR")
         self._log.say("Clean up finished.")
         if end.exit_code == 0 and not end.stopped:
             self._log.say("Task completed successfully.")
+        return end
+
+    def _container_end(self, container: Container, end: ProcessEnd) -> ProcessEnd:
+        """How a container ended, from how the engine's program did.
+
+        Raises:
+            EnvironmentFailedError: nothing in it has run.
+        """
+        if end.exit_code in ENGINE_FAILURES and container.never_ran():
+            raise EnvironmentFailedError(f"The container could not be started: {self._log.last_error or end.message}")
+        if end.exit_code and not end.stopped and container.ran_out_of_memory():
+            message = f"It may use {self._spec.memory_bytes >> 20} MiB of memory." if self._spec.memory_bytes else ""
+            return replace(end, out_of_memory=True, message=message)
         return end
 
     def _mark_started(self) -> None:
@@ -207,10 +237,9 @@ class Runner:
 class _Preparation(threading.Thread):
     """Makes the environment beside the main thread, which listens for a stop meanwhile."""
 
-    def __init__(self, spec: ReplicaSpec, directory: Path, log: _Log, wakeup: _Wakeup) -> None:
+    def __init__(self, make: Callable[[Callable[[str], None]], Prepared], log: _Log, wakeup: _Wakeup) -> None:
         super().__init__(daemon=True)
-        self._spec = spec
-        self._directory = directory
+        self._make = make
         self._log = log
         self._wakeup = wakeup
         self._outcome: Prepared | BaseException | None = None
@@ -218,7 +247,7 @@ class _Preparation(threading.Thread):
 
     def run(self) -> None:
         try:
-            self._outcome = prepare(self._spec, self._directory, self._log.say)
+            self._outcome = self._make(self._log.say)
         except BaseException as error:
             self._outcome = error
         finally:
@@ -251,15 +280,22 @@ class _Log:
     def __init__(self, writer: LogWriter) -> None:
         self._writer = writer
         self._lost = 0
+        self.last_error = ""
+        """The last that the user process said on stderr."""
 
     def say(self, message: str, severity: str = "INFO") -> None:
         """A line of the runner's own."""
-        self.write([(severity, message, None)])
+        self._append([(severity, message, None)])
 
     def write(self, entries: Sequence[Entry]) -> None:
-        """Write records; what the disk doesn't take is counted and told of later."""
-        if not entries:
-            return
+        """Write records of the user process."""
+        errors = [message for severity, message, _fields in entries if severity == "ERROR"]
+        self.last_error = errors[-1] if errors else self.last_error
+        if entries:
+            self._append(entries)
+
+    def _append(self, entries: Sequence[Entry]) -> None:
+        """Write; what the disk doesn't take is counted and told of later."""
         try:
             if self._lost:
                 note = f"{self._lost} log records before this one were lost: the disk did not take them."

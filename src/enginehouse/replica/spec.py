@@ -59,12 +59,47 @@ class PackageFile:
 
 
 @dataclass(frozen=True)
+class Mount:
+    """A file or directory of the host that a container sees at `target`.
+
+    Attributes:
+        way: it may be read, a copy of it may be written, or it itself (a directory).
+    """
+
+    source: str
+    target: str
+    way: Literal["read", "copy", "write"] = "read"
+
+
+@dataclass(frozen=True)
+class ContainerSpec:
+    """What runs in place of a module.
+
+    Attributes:
+        engine: path of podman or docker.
+        image: as `podman run` takes it.
+        command: in place of the image's ENTRYPOINT and CMD; empty to keep them.
+    """
+
+    engine: str
+    image: str
+    command: tuple[str, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ContainerSpec:
+        """The reverse of `asdict`."""
+        mounts = tuple(Mount(**mount) for mount in value["mounts"])
+        return cls(**{**value, "command": tuple(value["command"]), "mounts": mounts})
+
+
+@dataclass(frozen=True)
 class ReplicaSpec:
     """All that a runner needs to know.
 
     Attributes:
         task_name: `master-replica-0`; names the log's lines.
-        module: run as `python -m` does.
+        module: run as `python -m` does; "" where a container runs instead.
         args: the user's arguments; `--job-dir JOB_DIR` follows them where job_dir is given.
         environment: set on top of the host's environment, whose PYTHON* and ENGINEHOUSE_* variables are left out.
         unset: variables of the host that the user process does not get.
@@ -74,6 +109,7 @@ class ReplicaSpec:
         runtimes_dir: cache of built environments.
         uv: path of the uv binary that builds them.
         grace_s: seconds between SIGTERM and SIGKILL for what the main process leaves behind.
+        container: in place of a runtime, packages and a module; gets no variables but `environment`.
         memory_bytes, cpus: what all its processes together may use; 0 for no limit.
     """
 
@@ -92,10 +128,11 @@ class ReplicaSpec:
     runtime_reason: str = ""
     memory_bytes: int = 0
     cpus: float = 0.0
+    container: ContainerSpec | None = None
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """What the module gets as `sys.argv[1:]`."""
+        """What the program gets after its own name."""
         return self.args if self.job_dir is None else (*self.args, "--job-dir", self.job_dir)
 
     def to_json(self) -> dict[str, Any]:
@@ -110,8 +147,15 @@ class ReplicaSpec:
             KeyError, TypeError: a part is missing or unknown.
         """
         packages = tuple(PackageFile(**package) for package in value["packages"])
+        container = value.get("container")
         return cls(
-            **{**value, "args": tuple(value["args"]), "packages": packages, "unset": tuple(value.get("unset", ()))}
+            **{
+                **value,
+                "args": tuple(value["args"]),
+                "packages": packages,
+                "unset": tuple(value.get("unset", ())),
+                "container": ContainerSpec.from_json(container) if container else None,
+            }
         )
 
 

@@ -1,5 +1,6 @@
 """Replicas as processes of this host."""
 
 from enginehouse.backends.local.backend import LocalBackend
+from enginehouse.backends.local.containers import ContainerEngines
 
-__all__ = ["LocalBackend"]
+__all__ = ["ContainerEngines", "LocalBackend"]

@@ -18,11 +18,13 @@ import time
 from pathlib import Path
 
 from enginehouse.backends.base import Host, Phase, ReplicaStatus
+from enginehouse.backends.local.containers import ContainerEngines
 from enginehouse.backends.local.host import this_host
 from enginehouse.core.clock import Clock, SystemClock
 from enginehouse.core.files import FileLock, atomic_write_json, is_locked, read_json
 from enginehouse.replica import spec as names
 from enginehouse.replica.cgroup import group_of
+from enginehouse.replica.container import discard
 from enginehouse.replica.processes import kill_processes_with, process_info
 from enginehouse.replica.spec import MARKER, Outcome, ReplicaSpec, StopRequest
 
@@ -39,15 +41,27 @@ class LocalBackend:
     Args:
         python: interpreter of the runners, the engine's own by default.
         clock: for the outcomes that are written here.
+        containers: runs containers.
     """
 
-    def __init__(self, *, python: Path | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        python: Path | None = None,
+        clock: Clock | None = None,
+        containers: ContainerEngines | None = None,
+    ) -> None:
         self._python = python or Path(sys.executable)
         self._clock = clock or SystemClock()
+        self._containers = containers or ContainerEngines()
 
     def host(self) -> Host:
         """This machine."""
         return this_host()
+
+    def container_engine(self) -> str:
+        """Path of podman or docker."""
+        return self._containers.find()
 
     def launch(self, directory: Path, spec: ReplicaSpec) -> None:
         """Start the runner unless there is or was one."""
@@ -164,6 +178,7 @@ class LocalBackend:
 
 def _kill_all(directory: Path) -> bool:
     """Kill what is left of a replica, whose runner is gone. False if something still is."""
+    discard(directory)
     if group := group_of(directory):
         group.remove()
     return kill_processes_with(MARKER, str(directory), timeout_s=_REAP_LIMIT_S)
