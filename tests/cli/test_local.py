@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -107,6 +108,24 @@ def test_a_package_that_can_not_be_installed(mle: Mle, here: Path, tmp_path: Pat
     assert "broken-1.0.tar.gz" in result.err
 
 
+def start_mle(here: Path, tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+    """`mle local train` as a process with a session of its own, as in a terminal."""
+    script = (
+        "import sys; from pathlib import Path; from enginehouse.runtimes.cache import Environment, RuntimeCache\n"
+        "RuntimeCache.ensure = lambda *_: Environment('key', Path(sys.prefix), '2.21', '3.11', {})\n"
+        "from enginehouse.cli.main import main; sys.argv[0] = 'mle'; main()\n"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", script, "local", "train", "--module-name", "trainer.task", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=here,
+        env={**os.environ, "ENGINEHOUSE_RUNTIMES_DIR": str(tmp_path / "runtimes")},
+        text=True,
+        start_new_session=True,
+    )
+
+
 def test_ctrl_c_is_the_trainers_to_handle(here: Path, tmp_path: Path) -> None:
     """The trainer catches it, saves its work and ends with a status of its own, which is passed on."""
     (here / "trainer" / "task.py").write_text(
@@ -114,26 +133,103 @@ def test_ctrl_c_is_the_trainers_to_handle(here: Path, tmp_path: Path) -> None:
         "try:\n    print('ready', flush=True)\n    time.sleep(60)\n"
         "except KeyboardInterrupt:\n    print('saved'); raise SystemExit(7)\n"
     )
-    script = (
-        "import sys; from pathlib import Path; from enginehouse.runtimes.cache import Environment, RuntimeCache\n"
-        "RuntimeCache.ensure = lambda *_: Environment('key', Path(sys.prefix), '2.21', '3.11', {})\n"
-        "from enginehouse.cli.main import main; sys.argv[0] = 'mle'; main()\n"
-    )
-    environment = {**os.environ, "ENGINEHOUSE_RUNTIMES_DIR": str(tmp_path / "runtimes")}
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, "local", "train", "--module-name", "trainer.task"],
-        stdout=subprocess.PIPE,
-        cwd=here,
-        env=environment,
-        text=True,
-        start_new_session=True,
-    )
+    process = start_mle(here, tmp_path)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     out, _ = process.communicate(timeout=30)
     assert (out, process.returncode) == ("saved\n", 7)
+
+
+CLUSTER_TRAINER = """\
+import json, os, pathlib, sys, time
+config = json.loads(os.environ["TF_CONFIG"])
+task = config["task"]["type"]
+print(json.dumps([sys.argv[1:], config["cluster"], task, os.environ.get("RANK")]), flush=True)
+pathlib.Path("here-%s-%d" % (task, config["task"]["index"])).touch()
+if task == "worker" and "--fail" in sys.argv:
+    print("no data", file=sys.stderr)
+    sys.exit(4)
+if task == "chief" and not {"--fail", "--wait"} & set(sys.argv):
+    while len(list(pathlib.Path().glob("here-*"))) < 5:
+        time.sleep(0.05)
+else:
+    time.sleep(600)
+"""
+
+
+def first_port() -> int:
+    """The first of some free ports in a row, most likely."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return min(int(probe.getsockname()[1]), 60_000) - 10_000
+
+
+def test_a_cluster_ends_with_its_master(mle: Mle, here: Path) -> None:
+    (here / "trainer" / "task.py").write_text(CLUSTER_TRAINER)
+    port = first_port()
+    shape = ("--worker-count", "1", "--evaluator-count", "1", "--start-port", str(port))
+    result = mle("local", "train", "--module-name", "trainer.task", "--distributed", *shape, "--", "--x")
+    assert result.code == 0, result.err
+    lines = dict(line.split(": ", 1) for line in result.out.splitlines())
+    cluster = {
+        "chief": [f"127.0.0.1:{port}"],
+        "worker": [f"127.0.0.1:{port + 3}"],
+        "ps": [f"127.0.0.1:{port + 1}", f"127.0.0.1:{port + 2}"],
+    }
+    assert {task: json.loads(text) for task, text in lines.items()} == {
+        "master-replica-0": [["--x"], cluster, "chief", "0"],
+        "worker-replica-0": [["--x"], cluster, "worker", "1"],
+        "ps-replica-0": [["--x"], cluster, "ps", None],
+        "ps-replica-1": [["--x"], cluster, "ps", None],
+        "evaluator-replica-0": [["--x"], cluster, "evaluator", None],
+    }
+
+
+def test_a_replica_that_fails_ends_the_cluster(mle: Mle, here: Path) -> None:
+    (here / "trainer" / "task.py").write_text(CLUSTER_TRAINER)
+    arguments = ("--module-name", "trainer.task", "--distributed", "--worker-count", "1")
+    result = mle("local", "train", *arguments, "--start-port", str(first_port()), "--", "--fail")
+    assert result.code == 4
+    assert "worker-replica-0: no data" in result.err
+    assert "The replica worker-replica-0 ended with exit status 4; ending the others." in result.err
+
+
+def test_a_port_that_is_taken_is_told(mle: Mle, here: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        result = mle("local", "train", "--module-name", "trainer.task", "--distributed", "--start-port", str(port))
+    assert result.code == 1
+    assert f"The port {port} is taken" in result.err and "--start-port" in result.err
+
+
+def test_ctrl_c_ends_the_whole_cluster(here: Path, tmp_path: Path) -> None:
+    (here / "trainer" / "task.py").write_text(CLUSTER_TRAINER)
+    arguments = ["--distributed", "--worker-count", "0", "--parameter-server-count", "1"]
+    process = start_mle(here, tmp_path, *arguments, "--start-port", str(first_port()), "--", "--wait")
+    assert process.stdout is not None
+    for _ in range(2):
+        assert "replica-0: [" in process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    _out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Ending all replicas." in err
+    packages = f"{tmp_path}/runtimes".encode()  # on the path of the replicas
+    assert packages not in b"".join(map(read, Path("/proc").glob("[0-9]*/environ")))
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_counts_without_distributed_mean_nothing(mle: Mle, here: Path) -> None:
+    result = mle("local", "train", "--module-name", "trainer.task", "--worker-count", "3")
+    assert told(result)["tf_config"]["cluster"] == {"chief": ["127.0.0.1:2222"]}
+    assert "give --distributed, too" in result.err
 
 
 def test_the_newest_runtime_is_by_number_not_by_text() -> None:
