@@ -63,10 +63,12 @@ from enginehouse.registry.deployer import Deployer
 from enginehouse.registry.directory import StoredVersions
 from enginehouse.registry.models import RegisteredModels
 from enginehouse.registry.service import RegistryService
+from enginehouse.registry.uses import VersionUses
 from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue
 from enginehouse.serving.metrics import render
 from enginehouse.serving.pool import ServerPool
+from enginehouse.serving.recording import RequestRecorder
 from enginehouse.serving.router import PredictApp
 from enginehouse.serving.server import Limits
 from enginehouse.storage.mapped import MappedObjectStore, parse_mappings
@@ -236,7 +238,17 @@ class Composition:
             idle_s=settings.server_idle_s,
         )
         self._pool = ServerPool(settings.server_logs_dir, limits)
-        self._predict = PredictApp(directory, self._pool, max_body_bytes=settings.max_body_bytes)
+        self._uses = VersionUses(self._store, self._pool.servers, clock)
+        self._recorder = RequestRecorder(
+            self._storage,
+            settings.requests_dir,
+            settings.requests_bucket,
+            clock,
+            after_s=settings.requests_flush_s,
+        )
+        self._predict = PredictApp(
+            directory, self._pool, max_body_bytes=settings.max_body_bytes, record=self._recorder.record
+        )
         self._deployer = Deployer(
             self._store,
             self._storage,
@@ -305,6 +317,7 @@ class Composition:
             url=self._url,
             gateway_url=lambda: self._gateway_url,
             hardware=self._reconciler.hardware,
+            flush_requests=self._recorder.flush,
             start_time_ns=self._clock.time_ns(),
         ).routes()
 
@@ -314,6 +327,8 @@ class Composition:
         gateway = await self._start_gateway()
         await self._pool.start()
         self._reconciler.start()
+        self._recorder.start()
+        self._uses.start()
         self._tuner.start()
         self._deployer.start(self._loop)
         self._ready(self._gateway_url)
@@ -325,7 +340,9 @@ class Composition:
             await self._loop.run_in_executor(None, self._tuner.stop)
             await self._loop.run_in_executor(None, self._reconciler.stop)
             await self._loop.run_in_executor(None, self._deployer.stop)
+            await self._loop.run_in_executor(None, self._uses.stop)
             await self._pool.close()
+            await self._loop.run_in_executor(None, self._recorder.stop)
             self._storage.close()
             self._store.close()
 
