@@ -52,6 +52,10 @@ class BareClient:
         self._socket: socket.socket | None = None
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
 
+    def connect(self) -> None:
+        if self._socket is None:
+            self._socket = self._address.connect()
+
     def close(self) -> None:
         if self._socket is not None:
             self._socket.close()
@@ -86,8 +90,8 @@ class BareClient:
 
     def _ask(self, method: str, path: str, source: Path | None = None) -> Iterator[memoryview]:
         """The pieces of the answer's body; each is valid until the next is asked for."""
-        if self._socket is None:
-            self._socket = self._address.connect()
+        self.connect()
+        assert self._socket is not None
         size_bytes = source.stat().st_size if source else 0
         head = f"{method} {path} HTTP/1.1\r\nHost: {self._address.host}\r\n"
         if method == "POST":
@@ -120,8 +124,9 @@ class BareClient:
 
 @contextmanager
 def bare_client(address: Address, bucket: str) -> Iterator[BareClient]:
-    """A client whose connection is closed at the end."""
+    """A client that is connected, and no more at the end."""
     client = BareClient(address, bucket)
+    client.connect()
     try:
         yield client
     finally:
