@@ -43,6 +43,8 @@ from enginehouse.api.storage import storage_routes
 from enginehouse.api.storage.hosts import StorageHosts
 from enginehouse.api.storage.routing import StorageApp
 from enginehouse.backends.local import ContainerEngines, LocalBackend
+from enginehouse.backends.local.warm import WarmPool
+from enginehouse.backends.local.warm import limits as warm_limits
 from enginehouse.core.clock import Clock, SystemClock
 from enginehouse.core.errors import FailedPrecondition, InvalidArgument, Unauthenticated
 from enginehouse.core.files import FileLock, atomic_write_json, read_json
@@ -63,12 +65,10 @@ from enginehouse.registry.deployer import Deployer
 from enginehouse.registry.directory import StoredVersions
 from enginehouse.registry.models import RegisteredModels
 from enginehouse.registry.service import RegistryService
-from enginehouse.registry.uses import VersionUses
 from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue
 from enginehouse.serving.metrics import render
 from enginehouse.serving.pool import ServerPool
-from enginehouse.serving.recording import RequestRecorder
 from enginehouse.serving.router import PredictApp
 from enginehouse.serving.server import Limits
 from enginehouse.storage.mapped import MappedObjectStore, parse_mappings
@@ -213,7 +213,8 @@ class Composition:
         )
         self._catalogue = Catalogue.load(uv=uv)
         self._runtimes = RuntimeCache(settings.runtimes_dir, uv)
-        self._backend = LocalBackend(containers=ContainerEngines(settings.container_engine))
+        self._warm = WarmPool(warm_limits(settings)) if settings.warm_pool else None
+        self._backend = LocalBackend(containers=ContainerEngines(settings.container_engine), pool=self._warm)
         self._reconciler = JobReconciler(
             self._store,
             self._storage,
@@ -238,17 +239,7 @@ class Composition:
             idle_s=settings.server_idle_s,
         )
         self._pool = ServerPool(settings.server_logs_dir, limits)
-        self._uses = VersionUses(self._store, self._pool.servers, clock)
-        self._recorder = RequestRecorder(
-            self._storage,
-            settings.requests_dir,
-            settings.requests_bucket,
-            clock,
-            after_s=settings.requests_flush_s,
-        )
-        self._predict = PredictApp(
-            directory, self._pool, max_body_bytes=settings.max_body_bytes, record=self._recorder.record
-        )
+        self._predict = PredictApp(directory, self._pool, max_body_bytes=settings.max_body_bytes)
         self._deployer = Deployer(
             self._store,
             self._storage,
@@ -317,7 +308,7 @@ class Composition:
             url=self._url,
             gateway_url=lambda: self._gateway_url,
             hardware=self._reconciler.hardware,
-            flush_requests=self._recorder.flush,
+            warm_pool=self._warm.describe if self._warm else list,
             start_time_ns=self._clock.time_ns(),
         ).routes()
 
@@ -326,9 +317,9 @@ class Composition:
         self._loop = asyncio.get_running_loop()
         gateway = await self._start_gateway()
         await self._pool.start()
+        if self._warm:
+            self._warm.start()
         self._reconciler.start()
-        self._recorder.start()
-        self._uses.start()
         self._tuner.start()
         self._deployer.start(self._loop)
         self._ready(self._gateway_url)
@@ -339,10 +330,10 @@ class Composition:
                 await gateway.close()
             await self._loop.run_in_executor(None, self._tuner.stop)
             await self._loop.run_in_executor(None, self._reconciler.stop)
+            if self._warm:
+                await self._loop.run_in_executor(None, self._warm.stop)
             await self._loop.run_in_executor(None, self._deployer.stop)
-            await self._loop.run_in_executor(None, self._uses.stop)
             await self._pool.close()
-            await self._loop.run_in_executor(None, self._recorder.stop)
             self._storage.close()
             self._store.close()
 

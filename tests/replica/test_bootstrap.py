@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from enginehouse.core.clock import SystemClock
 from enginehouse.replica.output import Entry, Findings, OutputReader
 from enginehouse.replica.process import BOOTSTRAP
+from enginehouse.testing.warm import WarmRuns
 
 
 def interpreter(version: str) -> str:
@@ -55,14 +57,21 @@ class Run:
             "ENGINEHOUSE_OVERLAY": str(site),
             **(variables or {}),
         }
-        command = [python, str(BOOTSTRAP), module, *arguments]
-        answer = subprocess.run(
-            command, cwd=folder / "work", env=variables, stdin=subprocess.DEVNULL, capture_output=True, timeout=60
-        )
+        answer = self.start(python, module, arguments, folder=folder, cwd=folder / "work", env=variables)
         self.status = answer.returncode
         self.findings = Findings()
         self.out = self._entries(answer.stdout, "INFO")
         self.err = self._entries(answer.stderr, "ERROR")
+
+    @staticmethod
+    def start(
+        python: str, module: str, arguments: Sequence[str], *, folder: Path, cwd: Path, env: Mapping[str, str]
+    ) -> "subprocess.CompletedProcess[bytes]":
+        """In a fresh interpreter; `way` puts a waiting one in its place."""
+        command = [python, str(BOOTSTRAP), module, *arguments]
+        return subprocess.run(
+            command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+        )
 
     def _entries(self, data: bytes, severity: str) -> list[Entry]:
         reader = OutputReader(severity, self.findings, SystemClock())
@@ -74,6 +83,21 @@ class Run:
 
     def lines(self) -> list[tuple[str, str]]:
         return [(severity, message) for severity, message, _ in self.out]
+
+
+@pytest.fixture(scope="module")
+def warm_runs() -> Iterator[WarmRuns]:
+    runs = WarmRuns()
+    yield runs
+    runs.close()
+
+
+@pytest.fixture(params=["fresh", "warm"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """All that holds for a fresh interpreter holds for the child of one that waited."""
+    if request.param == "warm":
+        monkeypatch.setattr(Run, "start", staticmethod(request.getfixturevalue("warm_runs").run))
+    return str(request.param)
 
 
 @pytest.mark.parametrize("version", ALL)

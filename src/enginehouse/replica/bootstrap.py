@@ -27,6 +27,8 @@ OVERLAY_VARIABLE = "ENGINEHOUSE_OVERLAY"
 PARAMETERS_VARIABLE = "ENGINEHOUSE_PARAMETERS"
 REPLICA_VARIABLE = "ENGINEHOUSE_REPLICA"
 PARAMETERS_FILE = "parameters.json"
+OWN_FILES = ["<frozen runpy>"]
+"""Whose frames are not the user's; zygote.py, which goes on here, adds itself."""
 PYTHON_2 = sys.version_info[0] == 2
 
 
@@ -153,7 +155,7 @@ def show_unhandled_records(emit_record):
 
 def without_own_frames(trace):
     """The traceback from the user's first frame on."""
-    own = (main.__code__.co_filename, runpy.run_module.__code__.co_filename, "<frozen runpy>")
+    own = OWN_FILES + [main.__code__.co_filename, runpy.run_module.__code__.co_filename]
     machinery = ("<frozen importlib", os.path.join(os.path.dirname(os.__file__), "importlib"), pkgutil_file())
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename

@@ -53,11 +53,11 @@ class ControlGroup:
                 held.append("cpus")
         return held
 
-    def enter(self) -> None:
-        """Put this process in; its children begin in it. May be called between fork and exec."""
+    def enter(self, pid: int = 0) -> None:
+        """Put a process in, by default this one; its children begin in it. May be called between fork and exec."""
         descriptor = os.open(self._path / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.write(descriptor, b"0")
+            os.write(descriptor, b"%d" % pid)
         finally:
             os.close(descriptor)
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enginehouse.core.errors import EngineError
+from enginehouse.replica import zygote
 from enginehouse.replica.spec import MARKER, ReplicaSpec
-from enginehouse.runtimes.cache import RuntimeCache
-from enginehouse.runtimes.catalogue import Catalogue, Resolution
+from enginehouse.runtimes.cache import Environment, RuntimeCache
+from enginehouse.runtimes.catalogue import Catalogue, Resolution, Runtime
 from enginehouse.runtimes.errors import RuntimesError
-from enginehouse.runtimes.native import ensure_ca_redirect
+from enginehouse.runtimes.native import ca_redirect_path, ensure_ca_redirect
 
 OVERLAY_VARIABLE = "ENGINEHOUSE_OVERLAY"
 """Tells the bootstrap where the packages are; taken out before user code runs."""
@@ -72,22 +73,76 @@ def prepare(
         write_library(directory / LIBRARY_DIR)
     except (RuntimesError, EngineError, OSError, ValueError) as error:
         raise EnvironmentFailedError(str(error)) from error
-    variables = user_variables(spec, directory, environment.directory, overlay, host)
-    for name, value in resolution.runtime.environment.items():
-        variables.setdefault(name, value.replace("{runtime}", str(environment.directory)))
-    if resolution.runtime.fixed_ca_file and "CURL_CA_BUNDLE" in variables:
-        _preload_redirect(variables, Path(spec.runtimes_dir), uv, log)
+    variables = _variables(spec, directory, environment, resolution.runtime, overlay, host)
+    if _needs_redirect(resolution.runtime, variables):
+        try:
+            _preload(variables, ensure_ca_redirect(Path(spec.runtimes_dir), uv))
+        except RuntimesError as error:  # without a compiler the job goes on, as it may need no gs://
+            log(f"gs:// won't work in TensorFlow here, since a small library for it could not be compiled: {error}")
     return Prepared(environment.python, variables)
 
 
-def _preload_redirect(variables: dict[str, str], root: Path, uv: Path | None, log: Callable[[str], None]) -> None:
-    """Make old TensorFlow trust the gateway; without a compiler the job goes on, as it may need no gs://."""
-    try:
-        library = ensure_ca_redirect(root, uv)
-    except RuntimesError as error:
-        log(f"gs:// won't work in TensorFlow here, since a small library for it could not be compiled: {error}")
-    else:
-        variables["LD_PRELOAD"] = os.pathsep.join(filter(None, (str(library), variables.get("LD_PRELOAD", ""))))
+@dataclass(frozen=True)
+class Interpreter:
+    """What a replica is started in, as far as that is known before its packages are.
+
+    Attributes:
+        environment: the runtime.
+        preload: what may be imported beforehand.
+        variables: of the user process, but for what the packages add to its paths.
+    """
+
+    environment: Environment
+    preload: tuple[str, ...]
+    variables: Mapping[str, str]
+
+    @property
+    def fixed_variables(self) -> dict[str, str]:
+        """Those of the variables that a waiting interpreter must have been started with."""
+        return dict(zygote.fixed(self.variables))  # type: ignore[no-untyped-call]
+
+
+def find_interpreter(spec: ReplicaSpec, directory: Path, host: Mapping[str, str] = os.environ) -> Interpreter | None:
+    """What `prepare` will come to, where all is in place already; None where something is to be built first.
+
+    Raises:
+        EngineError, ValueError: the catalogue does not know the runtime.
+    """
+    uv = Path(spec.uv) if spec.uv else None
+    resolution = _resolution(Catalogue.load(uv=uv), spec)
+    environment = RuntimeCache(Path(spec.runtimes_dir), uv).ready(resolution)
+    if environment is None:
+        return None
+    variables = _variables(spec, directory, environment, resolution.runtime, None, host)
+    if _needs_redirect(resolution.runtime, variables):
+        library = ca_redirect_path(Path(spec.runtimes_dir))
+        if not library.exists():
+            return None
+        _preload(variables, library)
+    return Interpreter(environment, resolution.runtime.preload, variables)
+
+
+def _variables(
+    spec: ReplicaSpec,
+    directory: Path,
+    environment: Environment,
+    runtime: Runtime,
+    overlay: Path | None,
+    host: Mapping[str, str],
+) -> dict[str, str]:
+    variables = user_variables(spec, directory, environment.directory, overlay, host)
+    for name, value in runtime.environment.items():
+        variables.setdefault(name, value.replace("{runtime}", str(environment.directory)))
+    return variables
+
+
+def _needs_redirect(runtime: Runtime, variables: Mapping[str, str]) -> bool:
+    """Whether old TensorFlow is to be made to trust the gateway."""
+    return runtime.fixed_ca_file and "CURL_CA_BUNDLE" in variables
+
+
+def _preload(variables: dict[str, str], library: Path) -> None:
+    variables["LD_PRELOAD"] = os.pathsep.join(filter(None, (str(library), variables.get("LD_PRELOAD", ""))))
 
 
 def _resolution(catalogue: Catalogue, spec: ReplicaSpec) -> Resolution:

@@ -26,8 +26,8 @@ _LOOK_AFTER_S = (0.1, 1.0)
 class Hold(Protocol):
     """What holds one user process and those that it starts. Used by one thread."""
 
-    def enter(self) -> None:
-        """In the new process between fork and exec: come under the limits."""
+    def enter(self, pid: int = 0) -> None:
+        """Put a process without children under the limits; 0 is the caller's own, between fork and exec."""
         ...
 
     def look(self) -> float | None:
@@ -82,7 +82,7 @@ class _Free:
         self._cpus = cpus
         self._kills_before = out_of_memory_kills()
 
-    def enter(self) -> None:
+    def enter(self, pid: int = 0) -> None:
         pass
 
     def look(self) -> float | None:
@@ -113,8 +113,8 @@ class _Grouped:
         self._cpus = cpus
         self._held = held
 
-    def enter(self) -> None:
-        self._group.enter()
+    def enter(self, pid: int = 0) -> None:
+        self._group.enter(pid)
 
     def look(self) -> float | None:
         return None
@@ -145,7 +145,7 @@ class _Watched:
         self._ran_out = False
         self._kills_before = out_of_memory_kills()
 
-    def enter(self) -> None:
+    def enter(self, pid: int = 0) -> None:
         pass
 
     def look(self) -> float | None:

@@ -22,6 +22,7 @@ from enginehouse.replica.limits import Hold
 from enginehouse.replica.output import Entry, Findings, OutputReader
 from enginehouse.replica.processes import descendants, prepare_user_process, signal_all
 from enginehouse.replica.spec import StopRequest
+from enginehouse.replica.warm import WarmInterpreter
 
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _PIPE_BYTES = 1024 * 1024
@@ -64,6 +65,7 @@ class UserProcess:
         grace_s: between SIGTERM and SIGKILL for what the main process leaves behind.
         wakeup: a descriptor that turns readable when a signal came.
         hold: its limits.
+        warm: a child that has imported the framework already; used if nobody can tell the difference.
     """
 
     def __init__(
@@ -79,7 +81,12 @@ class UserProcess:
         wakeup: int,
         hold: Hold,
         clock: Clock,
+        warm: WarmInterpreter | None = None,
     ) -> None:
+        self._prepared = prepared
+        self._module = module
+        self._arguments = arguments
+        self._warm = warm
         self._command = list(prepared.command) or [str(prepared.python), str(BOOTSTRAP), module, *arguments]
         self._what = prepared.what
         self._variables = prepared.variables
@@ -107,11 +114,34 @@ class UserProcess:
             OSError: there is no such interpreter, or no more processes.
         """
         try:
-            self._start()
+            self._pid, *streams = self._start_warm() or self._start_fresh()
         except subprocess.SubprocessError as error:  # what went wrong between fork and exec
             raise OSError(str(error)) from error
+        for descriptor, severity in zip(streams, ("INFO", "ERROR"), strict=True):
+            os.set_blocking(descriptor, False)
+            with contextlib.suppress(OSError):  # a smaller pipe does too
+                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            self._readers[descriptor] = OutputReader(severity, self._findings, self._clock)
+            self._selector.register(descriptor, selectors.EVENT_READ)
 
-    def _start(self) -> None:
+    def _start_warm(self) -> tuple[int, int, int] | None:
+        """Give the module to the child that waits. Its pid and streams, or None where a fresh one is to start."""
+        if self._warm is None:
+            return None
+        self._hold.enter(self._warm.pid)
+        fault = self._warm.begin(
+            self._prepared,
+            self._module,
+            self._arguments,
+            self._directory,
+            stopping=lambda: self._stop_request() is not None,
+        )
+        if fault:
+            self._write([("INFO", f"A fresh interpreter is started, not the one that waits: {fault}.", None)])
+            return None
+        return self._warm.pid, self._warm.out, self._warm.err
+
+    def _start_fresh(self) -> tuple[int, int, int]:
         process = subprocess.Popen(
             self._command,
             cwd=self._directory,
@@ -122,17 +152,12 @@ class UserProcess:
             process_group=0,
             preexec_fn=self._enter,
         )
-        self._pid = process.pid
         process.returncode = 0  # waited for here, together with its orphans, not by subprocess
         assert process.stdout and process.stderr
-        for pipe, severity in ((process.stdout, "INFO"), (process.stderr, "ERROR")):
-            descriptor = os.dup(pipe.fileno())
-            pipe.close()
-            os.set_blocking(descriptor, False)
-            with contextlib.suppress(OSError):  # a smaller pipe does too
-                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-            self._readers[descriptor] = OutputReader(severity, self._findings, self._clock)
-            self._selector.register(descriptor, selectors.EVENT_READ)
+        streams = os.dup(process.stdout.fileno()), os.dup(process.stderr.fileno())
+        process.stdout.close()
+        process.stderr.close()
+        return process.pid, *streams
 
     def _enter(self) -> None:
         """In the new process, before its program begins."""

@@ -1,8 +1,8 @@
 """The runner: one replica from its spec to its outcome.
 
-Started by a backend as `python -I -S replica/__main__.py DIRECTORY [LOCK_DESCRIPTOR]`; reads and writes the files
-that `replica.spec` lists. It needs no engine. What a kill at any moment leaves behind tells the next one what was
-done.
+Started by a backend as `python -I -S replica/__main__.py DIRECTORY [LOCK_DESCRIPTOR [WARM]]`; reads and writes the
+files that `replica.spec` lists. It needs no engine. What a kill at any moment leaves behind tells the next one what
+was done.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from enginehouse.replica.output import Entry
 from enginehouse.replica.process import ProcessEnd, UserProcess
 from enginehouse.replica.processes import adopt_orphans, descendants, process_info, signal_all
 from enginehouse.replica.spec import Outcome, ReplicaSpec, StopRequest
+from enginehouse.replica.warm import WarmInterpreter
 from enginehouse.telemetry.segments import LogWriter
 
 _RESERVE_BYTES = 64 * 1024
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str]) -> int:
             lock.adopt(int(arguments[1]))
         elif not lock.acquire(blocking=False):
             return 0  # another runner has it
-        Runner(directory, SystemClock()).run()
+        warm = WarmInterpreter.adopt(arguments[2]) if len(arguments) > 2 else None
+        Runner(directory, SystemClock(), warm).run()
     except OSError as error:
         print(f"The replica in {directory} could not go on: {error}", file=sys.stderr, flush=True)
         return 1
@@ -64,11 +66,13 @@ class Runner:
     Args:
         directory: holds spec.json.
         clock: for the log's and the outcome's times.
+        warm: a child that may become the user process.
     """
 
-    def __init__(self, directory: Path, clock: Clock) -> None:
+    def __init__(self, directory: Path, clock: Clock, warm: WarmInterpreter | None = None) -> None:
         self._directory = directory
         self._clock = clock
+        self._warm = warm
         self._wakeup = _Wakeup()
         self._started_ns: int | None = None
 
@@ -93,7 +97,10 @@ class Runner:
         self._log = _Log(LogWriter(self._directory / names.LOG_FILE, self._spec.task_name, self._clock))
         # What podman leaves behind are the monitors of containers: not to be signalled, but asked for by name.
         adopt_orphans(self._spec.container is None)
-        self._finish(self._run())
+        outcome = self._run()
+        if self._warm is not None and self._started_ns is None:
+            self._warm.discard()
+        self._finish(outcome)
 
     def _run(self) -> Outcome:
         try:
@@ -166,6 +173,7 @@ class Runner:
             wakeup=self._wakeup.descriptor,
             hold=held,
             clock=self._clock,
+            warm=self._warm,
         )
         self._mark_started()
         try:

@@ -51,6 +51,7 @@ class Runtime:
             directory of the environment.
         fixed_ca_file: its TensorFlow reads the certificates for gs:// from a path that is written into it, whatever
             the variables say; see runtimes/native.
+        preload: modules that a waiting interpreter has imported. Only what was measured to survive a fork.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Runtime:
     torch_backend: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     fixed_ca_file: bool = False
+    preload: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> Runtime:
@@ -78,8 +80,8 @@ class Runtime:
         """
         try:
             value: dict[str, Any] = tomllib.loads(path.read_text())
-            value.setdefault("stands_for", [])
-            for name in ("aliases", "python_versions", "requirements", "stands_for"):
+            value = {"stands_for": [], "preload": [], **value}
+            for name in ("aliases", "python_versions", "requirements", "stands_for", "preload"):
                 value[name] = tuple(value[name])
             if value["name"] != path.stem:
                 raise ValueError(f"its name is {value['name']!r}")

@@ -24,12 +24,13 @@ class EngineProcess:
 
     Args:
         data_dir: the engine's data directory; its log is `engine-test.log` there.
-        environ: variables on top of this process's, such as ENGINEHOUSE_MAX_RUNNING_JOBS.
+        environ: variables on top of this process's, such as ENGINEHOUSE_MAX_RUNNING_JOBS. No interpreters wait unless
+            ENGINEHOUSE_WARM_POOL says so: what a test runs once gains nothing from them.
     """
 
     def __init__(self, data_dir: Path, environ: Mapping[str, str] | None = None) -> None:
         self.data_dir = data_dir
-        self._environ = {**os.environ, **(environ or {})}
+        self._environ = {"ENGINEHOUSE_WARM_POOL": "0", **os.environ, **(environ or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

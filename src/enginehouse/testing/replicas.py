@@ -26,6 +26,7 @@ description = "Python alone, for tests"
 chief_name = "chief"
 python_versions = ["3.11", "3.12", "3.13", "3.14"]
 main_package = ""
+preload = ["decimal"]
 requirements = []
 
 [frameworks]
@@ -83,6 +84,7 @@ class ReplicaFactory:
             runtimes_dir=str(self._runtimes_dir),
             uv=uv.find_uv_bin(),
             grace_s=grace_s,
+            unset=("PYTEST_CURRENT_TEST",),  # another in each phase of a test
             memory_bytes=memory_bytes,
         )
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from enginehouse.backends.base import Host, Phase, ReplicaStatus
 from enginehouse.backends.local.containers import ContainerEngines
 from enginehouse.backends.local.host import this_host
+from enginehouse.backends.local.warm import WarmPool
 from enginehouse.core.clock import Clock, SystemClock
 from enginehouse.core.files import FileLock, atomic_write_json, is_locked, read_json
 from enginehouse.replica import spec as names
@@ -42,6 +43,7 @@ class LocalBackend:
         python: interpreter of the runners, the engine's own by default.
         clock: for the outcomes that are written here.
         containers: runs containers.
+        pool: interpreters that wait; without it every replica starts a fresh one.
     """
 
     def __init__(
@@ -50,10 +52,12 @@ class LocalBackend:
         python: Path | None = None,
         clock: Clock | None = None,
         containers: ContainerEngines | None = None,
+        pool: WarmPool | None = None,
     ) -> None:
         self._python = python or Path(sys.executable)
         self._clock = clock or SystemClock()
         self._containers = containers or ContainerEngines()
+        self._pool = pool
 
     def host(self) -> Host:
         """This machine."""
@@ -74,7 +78,12 @@ class LocalBackend:
             if self._settle(directory) is not None:
                 return
             atomic_write_json(directory / names.SPEC_FILE, spec.to_json())
-            self._spawn(directory, lock)
+            command = [str(self._python), "-I", "-S", str(_MAIN), str(directory)]
+            runner = None
+            if self._pool is None or not self._pool.launch(directory, spec, command, lock.fileno()):
+                runner = self._spawn(directory, [*command, str(lock.fileno())], lock)
+            name = f"runner-of-{directory.name}"
+            threading.Thread(target=self._await, args=(runner, directory), name=name, daemon=True).start()
         finally:
             lock.release()
 
@@ -116,13 +125,12 @@ class LocalBackend:
         if not _kill_all(directory):
             raise OSError(f"some processes of the replica in {directory} can't be killed")
 
-    def _spawn(self, directory: Path, lock: FileLock) -> None:
-        command = [str(self._python), "-I", "-S", str(_MAIN), str(directory), str(lock.fileno())]
+    def _spawn(self, directory: Path, command: list[str], lock: FileLock) -> subprocess.Popen[bytes]:
         with (directory / names.RUNNER_LOG_FILE).open("ab") as log:
             # Blocked until the runner listens: a SIGTERM that comes before would end it without an outcome.
             blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
             try:
-                runner = subprocess.Popen(
+                return subprocess.Popen(
                     command,
                     cwd=directory,
                     env={**os.environ, MARKER: str(directory)},
@@ -134,12 +142,15 @@ class LocalBackend:
                 )
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        name = f"runner-{runner.pid}"
-        threading.Thread(target=self._await, args=(runner, directory), name=name, daemon=True).start()
 
-    def _await(self, runner: subprocess.Popen[bytes], directory: Path) -> None:
-        """Collect the runner's exit status, so that it is no zombie. One that never got to work gets an outcome."""
-        runner.wait()
+    def _await(self, runner: subprocess.Popen[bytes] | None, directory: Path) -> None:
+        """Collect the runner's exit status, so that it is no zombie. One that never got to work gets an outcome.
+
+        Args:
+            runner: None for one that is not this process's child.
+        """
+        if runner is not None:
+            runner.wait()
         if directory.exists():
             # Waits for whoever has the lock: if nobody launches again, this call alone knows that the runner failed.
             with FileLock(directory / names.LOCK_FILE).held():

@@ -21,6 +21,11 @@ _ZIG = "ziglang==0.13.0"
 _TIMEOUT_S = 300.0
 
 
+def ca_redirect_path(root: Path) -> Path:
+    """Where the compiled library lies, if it was compiled."""
+    return root / "native" / f"ca_redirect-{hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:12]}.so"
+
+
 def ensure_ca_redirect(root: Path, uv: Path | None) -> Path:
     """The compiled library, compiled now if it is not there.
 
@@ -31,8 +36,7 @@ def ensure_ca_redirect(root: Path, uv: Path | None) -> Path:
     Raises:
         RuntimeBuildError: there is no compiler, or it failed.
     """
-    source = _SOURCE.read_bytes()
-    library = root / "native" / f"ca_redirect-{hashlib.sha256(source).hexdigest()[:12]}.so"
+    library = ca_redirect_path(root)
     if library.exists():
         return library
     library.parent.mkdir(parents=True, exist_ok=True)
