@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from enginehouse.core.errors import InvalidArgument
+from enginehouse.core.errors import FailedPrecondition, InvalidArgument
 from enginehouse.testing.replicas import LIGHT_RUNTIME
 from enginehouse.testing.training import Trainings, user_processes
 
@@ -82,6 +82,16 @@ def test_a_flag_that_nothing_reads_is_told_of_once(trainings: Trainings) -> None
         "service: The trainer never read --learning-rate: its argument parser does not know that flag and left it "
         "over, so tuning learning-rate changes nothing. Did you mean --learning_rate? Call the parameter so."
     ]
+
+
+def test_the_study_of_a_job_can_be_read_and_nothing_else(trainings: Trainings) -> None:
+    transport, study = trainings.client.transport, "/v1/projects/demo/locations/jobs/studies/tune_1"
+    trials = transport.json("GET", f"{study}/trials")["trials"]
+    assert [trial["state"] for trial in trials] == ["COMPLETED"] * 4
+    with pytest.raises(FailedPrecondition, match="change the job"):
+        transport.json("POST", f"{study}/trials:suggest", {"suggestionCount": 1, "clientId": "me"})
+    with pytest.raises(FailedPrecondition, match="change the job"):
+        transport.json("DELETE", study)
 
 
 def small(**changes: Any) -> dict[str, Any]:

@@ -155,8 +155,6 @@ def _parameter_panel(
     for x, axis in zip(places, axes, strict=True):
         drawing.shapes.append(Line([(x, top), (x, bottom)], _PALE, 2.0))
         drawing.shapes.append(Text(x, top - 14, axis.name, anchor="middle"))
-        for share, label in axis.labels():
-            drawing.shapes.append(Text(x + 6, bottom + share * (top - bottom) + 4, label, 11))
     # The best ones last, on top of the others.
     for value, trial in sorted(zip(values, trials, strict=True), key=lambda pair: pair[0], reverse=not maximize):
         texts = [trial["hyperparameters"].get(axis.name, "") for axis in axes[:-1]] + [str(value)]
@@ -164,6 +162,9 @@ def _parameter_panel(
         points = [(x, bottom + share * (top - bottom)) for x, share in zip(places, shares, strict=True)]
         quality = _place(value, low, high, 0, 1) if maximize else _place(value, low, high, 1, 0)
         drawing.shapes.append(Line(points, _shade(quality), 1 + 1.5 * quality, _title(trial, tag)))
+    for x, axis in zip(places, axes, strict=True):
+        for share, label in axis.labels():
+            drawing.shapes.append(Text(x - 8, bottom + share * (top - bottom) + 4, label, 11, "end"))
     drawing.shapes.append(
         Text(WIDTH / 2, bottom + 34, "each line is a trial, the better the redder", anchor="middle")
     )

@@ -10,6 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's own start-up 
 
 import fsspec
 import keras
+from enginehouse import sdk  # comes with every job
 
 from trainer import model as iris
 
@@ -46,6 +47,7 @@ def train_and_evaluate(args):
     data = iris.input_fn(*iris.read_csv(args.eval_files), args.eval_batch_size, num_epochs=1)
     result = model.evaluate(data.take(args.eval_steps), verbose=0, return_dict=True)
     logging.info("evaluation: accuracy %.4f, loss %.4f", result["accuracy"], result["loss"])
+    sdk.report("accuracy", result["accuracy"], step=steps)
 
     target = f"{args.job_dir.rstrip('/')}/export/iris/{int(time.time())}"
     with tempfile.TemporaryDirectory() as scratch:
