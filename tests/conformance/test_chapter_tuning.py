@@ -1,6 +1,6 @@
 """The chapter's tuning scripts: four trials, two at a time; the best one is deployed by the next script.
 
-Slow because each trial is a training of TensorFlow; those of the chapter's own runtime on clusters of eight processes.
+Slow because each trial is a training of TensorFlow; those of the chapter's own runtime on clusters of eight.
 """
 
 import re

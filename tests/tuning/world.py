@@ -113,7 +113,7 @@ class World:
         )
         self.jobs = JobService(
             store,
-            Validator(CATALOGUE, self.storage, NoModels(), self.real.get_job),
+            Validator(CATALOGUE, self.storage, NoModels(), self.backend, self.real.get_job),
             self.clock,
             wake=lambda: None,
             position=self.reconciler.position,

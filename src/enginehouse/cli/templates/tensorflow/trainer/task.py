@@ -10,8 +10,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's own start-up 
 
 import fsspec
 import keras
-from enginehouse import sdk  # comes with every job
 
+from enginehouse import sdk  # comes with every job
 from trainer import model as iris
 
 LOG_EVERY_STEPS = 200
