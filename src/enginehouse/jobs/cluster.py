@@ -1,7 +1,8 @@
 """Where the replicas of a job find each other, in the terms of each framework.
 
-TF_CONFIG is for TensorFlow, MASTER_ADDR and its companions are for PyTorch's `env://`, the JAX_* variables for
-`jax.distributed.initialize()`, and the DMLC_* ones tell where the tracker of XGBoost's collective is to listen.
+TF_CONFIG is for TensorFlow, MASTER_ADDR and its companions are for PyTorch's `env://`, and the DMLC_* variables tell
+where the tracker of XGBoost's collective is to listen. Of the JAX_* ones `jax.distributed.initialize()` knows that of
+the coordinator by itself; the number of processes and their ids are for the program to hand on.
 
 Sources: the original's "distributed training details"; pytorch.org/docs/stable/distributed.html;
 docs.jax.dev/en/latest/multi_process.html; xgboost.readthedocs.io/en/stable/tutorials/rabit.html.
