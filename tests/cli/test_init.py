@@ -77,7 +77,7 @@ def test_files(project: Path) -> None:
         "trainer/model.py",
     }
     more = {
-        "tensorflow": {"trainer/task.py", "hptuning_config.yaml"},
+        "tensorflow": {"trainer/task.py", "hptuning_config.yaml", "scripts/hyper-tune.sh"},
         "tensorflow1": {
             "trainer/task.py",
             "hptuning_config.yaml",
