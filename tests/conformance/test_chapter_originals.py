@@ -71,9 +71,12 @@ gcloud ml-engine jobs submit training $JOB_NAME \\
 """
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[EngineProcess]:
-    with EngineProcess(tmp_path / "data", {"ENGINEHOUSE_ALLOW_MISSING_ACCELERATORS": "*"}) as engine:
+@pytest.fixture(params=["fresh", pytest.param("warm", marks=pytest.mark.long)])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EngineProcess]:
+    """`warm`: replicas are forked from interpreters that wait, where some do."""
+    warm_pool = "2" if request.param == "warm" else "0"
+    variables = {"ENGINEHOUSE_ALLOW_MISSING_ACCELERATORS": "*", "ENGINEHOUSE_WARM_POOL": warm_pool}
+    with EngineProcess(tmp_path / "data", variables) as engine:
         yield engine
 
 
@@ -112,6 +115,8 @@ def test_training_as_it_was(engine: EngineProcess, tmp_path: Path, runtime: str,
         reader, printed, [name for name in CLUSTER if name not in ("worker-replica-2", "worker-replica-3")]
     )
     assert "which this machine does not have; it runs on CPUs" in printed
+    pool = connect(url=engine.url).engine.status()["warmPool"]
+    assert not pool or sum(each["replicas"] for each in pool) >= 6  # those of the last job
 
 
 def test_scikit_learn_as_it_was(engine: EngineProcess, tmp_path: Path) -> None:

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from enginehouse.runtimes.catalogue import Catalogue
 from enginehouse.testing.engine import EngineProcess
+from enginehouse.testing.replicas import wait_until
 from enginehouse.testing.training import Trainings
 
+FORKS = 20
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 # Runs on Python 2.7, too; trains y = 2 x by gradient descent.
@@ -107,7 +110,7 @@ print("jax %s on python %d.%d learnt %.3f" % ((jax.__version__,) + sys.version_i
 @pytest.fixture(scope="module")
 def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
     folder = tmp_path_factory.mktemp("runtimes-train")
-    with EngineProcess(folder / "data") as engine:
+    with EngineProcess(folder / "data", {"ENGINEHOUSE_WARM_POOL": "2"}) as engine:
         yield Trainings(lambda: engine.url, folder)
 
 
@@ -154,3 +157,34 @@ def test_trains(trainings: Trainings, runtime: str, python: str | None, source: 
     [chosen] = [line for line in log if f"Using runtime {runtime} with Python {version}: " in line]
     if python and python != version:
         assert f"Python {python} was asked for, and {version} is the nearest on this host" in chosen
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("runtime", "python", "source", "told"), [*CASES, *LONG_CASES])
+def test_trains_in_forks(trainings: Trainings, runtime: str, python: str | None, source: str, told: str) -> None:
+    """Each framework that is imported beforehand trains in twenty forks, two at a time; see `preload`."""
+    version = told.rpartition(" ")[2]
+    if not Catalogue.load().resolve(runtime, version).runtime.preload:
+        pytest.skip(f"nothing is imported beforehand for runtime {runtime}")
+    train(trainings, runtime, python, source + "\n# teaches\n")
+    name = f"{runtime}_{version}".replace(".", "_").replace("-", "_")
+
+    def forks() -> list[int]:
+        pool = trainings.client.engine.status()["warmPool"]
+        return [
+            each["replicas"]
+            for each in pool
+            if (each["runtime"], each["python"], each["state"]) == (runtime, version, "ready")
+        ]
+
+    wait_until(forks, timeout_s=300, what="a waiting interpreter")
+    before = sum(forks())
+    for first in range(0, FORKS, 2):
+        jobs = [f"fork_{name}_{number}" for number in (first, first + 1)]
+        for job_id in jobs:
+            more = {"pythonVersion": python} if python else {}
+            trainings.submit(job_id, source, runtimeVersion=runtime, **more)
+        for job_id in jobs:
+            trainings.succeed(job_id)
+            assert f"master-replica-0: {told} learnt 2.000" in trainings.log(job_id)
+    assert sum(forks()) == before + FORKS
