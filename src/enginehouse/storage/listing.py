@@ -69,9 +69,11 @@ def list_page(rows: Source, query: Query, page_token: str, max_results: int) -> 
     """
     if max_results < 1:
         raise InvalidArgument(f"maxResults must be at least 1, not {max_results}.", field="maxResults")
+    start = max(query.start_offset, query.prefix, _decode_token(page_token))
+    if not query.delimiter:
+        return _flat_page(rows, query, start, max_results)
     objects: list[ObjectInfo] = []
     prefixes: list[str] = []
-    start = max(query.start_offset, query.prefix, _decode_token(page_token))
     with contextlib.closing(_entries(rows, query, start)) as entries:
         for entry in entries:
             count = len(objects) + len(prefixes)
@@ -96,10 +98,27 @@ def name_after_prefix(prefix: str) -> str | None:
     return stem[:-1] + chr(_SURROGATES.stop if following in _SURROGATES else following)
 
 
-def _entries(rows: Source, query: Query, start: str) -> Generator[Entry]:
+def _flat_page(rows: Source, query: Query, start: str, max_results: int) -> ListPage:
+    """A page without prefixes, which are half of the work."""
+    objects: list[ObjectInfo] = []
+    with contextlib.closing(rows.objects_from(query.bucket, start, _end(query))) as found:
+        for stored in found:
+            if len(objects) == max_results:
+                return ListPage(objects, [], _encode_token(stored.info.name))
+            objects.append(stored.info)
+    return ListPage(objects, [], "")
+
+
+def _end(query: Query) -> str | None:
+    """The first name behind all that is asked for; None for the end of the bucket."""
     end = name_after_prefix(query.prefix)
     if query.end_offset:
-        end = min(end, query.end_offset) if end is not None else query.end_offset
+        return min(end, query.end_offset) if end is not None else query.end_offset
+    return end
+
+
+def _entries(rows: Source, query: Query, start: str) -> Generator[Entry]:
+    end = _end(query)
     position: str | None = start
     while position is not None:
         begin, position = position, None
@@ -117,8 +136,6 @@ def _entries(rows: Source, query: Query, start: str) -> Generator[Entry]:
 
 
 def _common_prefix(name: str, query: Query) -> str | None:
-    if not query.delimiter:
-        return None
     at = name.find(query.delimiter, len(query.prefix))
     return None if at < 0 else name[: at + len(query.delimiter)]
 

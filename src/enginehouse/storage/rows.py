@@ -18,6 +18,7 @@ from enginehouse.storage.base import BucketInfo, ObjectAttributes, ObjectInfo
 
 _MICROSECOND_NS = 1000
 _NO_ATTRIBUTES = "{}"
+_DEFAULTS = vars(ObjectAttributes())
 
 
 @dataclass(frozen=True)
@@ -196,9 +197,13 @@ def _bucket(row: sqlite3.Row) -> BucketInfo:
 
 
 def _stored(row: sqlite3.Row) -> StoredObject:
-    # By position, as the table has them: listings are made of this.
+    # By position, as the table has them, and past the frozen class's own initialiser, which takes much longer:
+    # listings are made of this.
     bucket, name, blob, size, md5, crc32c, generation, metageneration, components, created, updated, text = row
-    info = ObjectInfo(
+    info = object.__new__(ObjectInfo)
+    values = vars(info)
+    values.update(
+        _DEFAULTS,
         bucket=bucket,
         name=name,
         size_bytes=size,
@@ -209,8 +214,9 @@ def _stored(row: sqlite3.Row) -> StoredObject:
         component_count=components,
         created_ns=created,
         updated_ns=updated,
-        **(orjson.loads(text) if text != _NO_ATTRIBUTES else {}),
     )
+    if text != _NO_ATTRIBUTES:
+        values.update(orjson.loads(text))
     return StoredObject(info, blob)
 
 
