@@ -65,10 +65,12 @@ from enginehouse.registry.deployer import Deployer
 from enginehouse.registry.directory import StoredVersions
 from enginehouse.registry.models import RegisteredModels
 from enginehouse.registry.service import RegistryService
+from enginehouse.registry.uses import VersionUses
 from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue
 from enginehouse.serving.metrics import render
 from enginehouse.serving.pool import ServerPool
+from enginehouse.serving.recording import RequestRecorder
 from enginehouse.serving.router import PredictApp
 from enginehouse.serving.server import Limits
 from enginehouse.storage.mapped import MappedObjectStore, parse_mappings
@@ -239,7 +241,17 @@ class Composition:
             idle_s=settings.server_idle_s,
         )
         self._pool = ServerPool(settings.server_logs_dir, limits)
-        self._predict = PredictApp(directory, self._pool, max_body_bytes=settings.max_body_bytes)
+        self._uses = VersionUses(self._store, self._pool.servers, clock)
+        self._recorder = RequestRecorder(
+            self._storage,
+            settings.requests_dir,
+            settings.requests_bucket,
+            clock,
+            after_s=settings.requests_flush_s,
+        )
+        self._predict = PredictApp(
+            directory, self._pool, max_body_bytes=settings.max_body_bytes, record=self._recorder.record
+        )
         self._deployer = Deployer(
             self._store,
             self._storage,
@@ -309,6 +321,7 @@ class Composition:
             gateway_url=lambda: self._gateway_url,
             hardware=self._reconciler.hardware,
             warm_pool=self._warm.describe if self._warm else list,
+            flush_requests=self._recorder.flush,
             start_time_ns=self._clock.time_ns(),
         ).routes()
 
@@ -320,6 +333,8 @@ class Composition:
         if self._warm:
             self._warm.start()
         self._reconciler.start()
+        self._recorder.start()
+        self._uses.start()
         self._tuner.start()
         self._deployer.start(self._loop)
         self._ready(self._gateway_url)
@@ -333,7 +348,9 @@ class Composition:
             if self._warm:
                 await self._loop.run_in_executor(None, self._warm.stop)
             await self._loop.run_in_executor(None, self._deployer.stop)
+            await self._loop.run_in_executor(None, self._uses.stop)
             await self._pool.close()
+            await self._loop.run_in_executor(None, self._recorder.stop)
             self._storage.close()
             self._store.close()
 

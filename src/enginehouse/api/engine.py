@@ -45,6 +45,7 @@ class EngineApi:
         gateway_url: where the gateway answers, None while there is none.
         hardware: what jobs share, and which job has which GPU.
         warm_pool: interpreters that wait for jobs.
+        flush_requests: writes the sampled requests to their tables.
     """
 
     store: MetadataStore
@@ -58,6 +59,7 @@ class EngineApi:
     hardware: Callable[[], dict[str, Any]]
     warm_pool: Callable[[], list[dict[str, Any]]]
     start_time_ns: int
+    flush_requests: Callable[[], None]
 
     def routes(self) -> list[BaseRoute]:
         prefix = "/enginehouse/v1"
@@ -68,6 +70,7 @@ class EngineApi:
             Route(prefix + "/projects/{project}/jobs/{job}/waiting", endpoint(self._waiting), methods=["GET"]),
             Route(prefix + "/runtimes", endpoint(self._runtimes), methods=["GET"]),
             Route(prefix + "/settings", endpoint(self._settings), methods=["GET"]),
+            Route(prefix + "/requests:flush", endpoint(self._flush_requests), methods=["POST"]),
             Route(prefix + "/shutdown", endpoint(self._shutdown), methods=["POST"]),
         ]
 
@@ -130,6 +133,10 @@ class EngineApi:
         values["token"] = "(set)" if self.settings.token else ""
         rows = [{"name": s.name, "value": _plain(values[s.name]), "doc": s.doc} for s in SETTINGS]
         return json_response(request, {"settings": rows})
+
+    async def _flush_requests(self, request: Request) -> Response:
+        await in_thread(self.flush_requests)
+        return json_response(request, {"bucket": self.settings.requests_bucket})
 
     async def _shutdown(self, request: Request) -> Response:
         if request.client is not None and request.client.host not in ("127.0.0.1", "::1"):

@@ -21,6 +21,7 @@ from enginehouse.core.errors import InvalidArgument
     examples="""
         mle predict --model iris --version v1 --json-instances flowers.json
         echo '[5.1, 3.5, 1.4, 0.2]' | mle predict --model iris --json-instances -
+        mle predict --model iris --json-instances flowers.json --concurrency 16 --duration 10
     """,
 )
 @click.option("--model", required=True, metavar="MODEL", help="The model to ask.")
@@ -29,6 +30,11 @@ from enginehouse.core.errors import InvalidArgument
 @click.option("--text-instances", metavar="FILE", help="One instance per line, as text; - is stdin.")
 @click.option("--json-request", metavar="FILE", help='A whole request, {"instances": [...]}; - is stdin.')
 @click.option("--signature-name", metavar="NAME", help="Signature of the model (default: serving_default).")
+@click.option("--concurrency", type=click.IntRange(1, 1024), metavar="N", help="Measure: ask on so many connections.")
+@click.option("--requests", type=click.IntRange(1), metavar="N", help="With --concurrency: how many requests in all.")
+@click.option(
+    "--duration", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="With --concurrency: for how long."
+)
 @pass_invocation
 def predict(
     invocation: Invocation,
@@ -38,10 +44,18 @@ def predict(
     text_instances: str | None,
     json_request: str | None,
     signature_name: str | None,
+    concurrency: int | None,
+    requests: int | None,
+    duration: float | None,
 ) -> None:
-    """Ask a deployed model for predictions."""
+    """Ask a deployed model for predictions; or, with --concurrency, measure how quickly it gives them."""
     instances = read_instances(invocation, json_instances, text_instances, json_request)
     model_id = resource_id(invocation, model)
+    if concurrency is not None:
+        measure(invocation, model_id, version, instances, signature_name, concurrency, requests, duration)
+        return
+    if requests is not None or duration is not None:
+        raise click.UsageError("--requests and --duration need --concurrency.", invocation.context)
     answer = invocation.client().predict(model_id, version, instances, signature_name=signature_name)
     print_predictions(invocation, answer)
 
@@ -76,6 +90,42 @@ def explain(
         print_resource(invocation, answer)
     else:
         click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+def measure(
+    invocation: Invocation,
+    model_id: str,
+    version: str | None,
+    instances: list[Any],
+    signature_name: str | None,
+    concurrency: int,
+    n_requests: int | None,
+    duration_s: float | None,
+) -> None:
+    """Send the same request again and again and print how quickly it was answered; exit 1 when one was not."""
+    from enginehouse.cli import load
+    from enginehouse.cli.output import print_resource
+
+    if n_requests is None and duration_s is None:
+        n_requests = 100 * concurrency
+    client = invocation.client()
+    client.predict(model_id, version, instances, signature_name=signature_name)  # wakes the server; errors as ever
+    body: dict[str, Any] = {"instances": instances}
+    if signature_name is not None:
+        body["signature_name"] = signature_name
+    url, headers = client.transport.address()
+    outcome = load.run(
+        url,
+        client.question_path("predict", model_id, version),
+        json.dumps(body).encode(),
+        {**headers, "Content-Type": "application/json"},
+        concurrency=concurrency,
+        n_requests=n_requests,
+        duration_s=duration_s,
+    )
+    print_resource(invocation, outcome.summary(concurrency))
+    if outcome.failures:
+        click.get_current_context().exit(1)
 
 
 def read_instances(

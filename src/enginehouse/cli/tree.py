@@ -27,6 +27,7 @@ CHILDREN = {
     "versions": Child("enginehouse.cli.versions:versions", "Manage the versions of a model."),
     "predict": Child("enginehouse.cli.predict:predict", "Ask a deployed model for predictions."),
     "explain": Child("enginehouse.cli.predict:explain", "Ask what made a model predict what it does."),
+    "requests": Child("enginehouse.cli.requests:requests", "Query the sampled requests of versions."),
     "operations": Child("enginehouse.cli.operations:operations", "Look at long-running operations."),
     "runtimes": Child("enginehouse.cli.runtimes:runtimes", "List and build runtimes."),
     "env": Child("enginehouse.cli.env:env", "Wire a shell for gcloud, gsutil and Google's clients."),

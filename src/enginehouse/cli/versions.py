@@ -198,11 +198,22 @@ def set_default(invocation: Invocation, version: str, model: str) -> None:
     print_resource(invocation, invocation.client().versions(model_id).set_default(version))
 
 
-@versions.command(examples="mle versions update v1 --model iris --description 'Trained in May'")
+@versions.command(
+    examples="""
+        mle versions update v1 --model iris --description 'Trained in May'
+        mle versions update v1 --model iris --bigquery-table-name my-project.monitoring.iris --sampling-percentage 0.1
+    """
+)
 @click.argument("version")
 @model_option
 @click.option("--description", metavar="TEXT", help="What the version is.")
 @click.option("--config", metavar="FILE", help="yaml with the fields to change.")
+@click.option(
+    "--bigquery-table-name",
+    metavar="TABLE",
+    help="PROJECT.DATASET.TABLE that sampled requests go to (`mle requests`).",
+)
+@click.option("--sampling-percentage", type=float, metavar="SHARE", help="Share of the requests to keep, 0 to 1.")
 @click.option("--update-labels", metavar="KEY=VALUE,...", help="Add these labels, or change their values.")
 @click.option("--remove-labels", metavar="KEY,...", help="Remove these labels.")
 @click.option("--clear-labels", is_flag=True, help="Remove all labels first.")
@@ -213,16 +224,22 @@ def update(
     model: str,
     description: str | None,
     config: str | None,
+    bigquery_table_name: str | None,
+    sampling_percentage: float | None,
     update_labels: str | None,
     remove_labels: str | None,
     clear_labels: bool,
 ) -> None:
-    """Change a version's description, labels or scaling."""
+    """Change a version's description, labels, scaling or request logging."""
     model_id = resource_id(invocation, model)
     client = invocation.client()
     change = load_config(config)
     if description is not None:
         change["description"] = description
+    logging = {"bigqueryTableName": bigquery_table_name, "samplingPercentage": sampling_percentage}
+    if given := {name: value for name, value in logging.items() if value is not None}:
+        current = client.versions(model_id).get(version)
+        change["requestLoggingConfig"] = {**current.get("requestLoggingConfig", {}), **given}
     if not change or update_labels or remove_labels or clear_labels:
         current = client.versions(model_id).get(version)
         change["labels"] = changed_labels(invocation, current, update_labels, remove_labels, clear_labels)

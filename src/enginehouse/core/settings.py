@@ -124,6 +124,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("warm_pool_idle_s", float, 1800.0, "Seconds after its last job for which an interpreter waits."),
     Setting("predict_timeout_s", float, 60.0, "Seconds that an online prediction may take."),
     Setting("max_body_bytes", int, 16 * 1024 * 1024, "Largest request body of the ml and prediction APIs, in bytes."),
+    Setting("requests_bucket", str, "enginehouse-requests", "Bucket for the tables of request-response logging."),
+    Setting(
+        "requests_flush_s", float, 60.0, "Seconds after which sampled requests are in their table at the latest."
+    ),
     Setting("server_idle_s", float, 900.0, "Seconds without a request after which a model server is stopped."),
     Setting("version_create_timeout_s", float, 300.0, "Seconds that loading and testing a new version may take."),
     Setting("log_level", str, "INFO", "Verbosity of the engine's own log: DEBUG, INFO, WARNING or ERROR."),
@@ -160,6 +164,8 @@ class Settings:
     warm_pool_idle_s: float
     predict_timeout_s: float
     max_body_bytes: int
+    requests_bucket: str
+    requests_flush_s: float
     server_idle_s: float
     version_create_timeout_s: float
     log_level: str
@@ -199,6 +205,11 @@ class Settings:
     def server_logs_dir(self) -> Path:
         """What model servers print, a file per version."""
         return self.data_dir / "servers"
+
+    @property
+    def requests_dir(self) -> Path:
+        """Sampled requests that are not in their tables yet."""
+        return self.data_dir / "requests"
 
     @property
     def engine_file(self) -> Path:

@@ -126,6 +126,10 @@ class RegistryStore(Protocol):
         """Change a version and, where given, write `operation` (new or changed) in the same transaction."""
         ...
 
+    def use_version(self, name: VersionName, time_ns: int) -> None:
+        """Note when a version was last asked; its revision stays. Nothing happens when it is gone."""
+        ...
+
     def delete_version(self, name: VersionName, operation: OperationRecord) -> None:
         """Remove the row and write the ended operation, both or none."""
         ...

@@ -250,6 +250,10 @@ class SqlMetadataStore(SqlStudies):
                 self._put_operation(connection, operation)
             return version
 
+    def use_version(self, name: VersionName, time_ns: int) -> None:
+        with self._database.write() as connection:
+            connection.execute(versions.update().where(*_is_version(name)).values(last_use_time_ns=time_ns))
+
     def delete_version(self, name: VersionName, operation: OperationRecord) -> None:
         with self._database.write() as connection:
             connection.execute(versions.delete().where(*_is_version(name)))

@@ -16,7 +16,7 @@ from enginehouse.metadata.records import VersionRecord
 from enginehouse.modelserver import CUSTOM
 from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue, Resolution
-from enginehouse.serving.types import ServedVersion
+from enginehouse.serving.types import Sample, ServedVersion
 
 OVERLAY_LINK = "overlay"
 
@@ -92,6 +92,7 @@ class StoredVersions:
             framework=adapter_name(version),
             python=environment.python,
             site_dirs=self._site_dirs(version),
+            sample=_sample(version),
             explanation=json.dumps(config) if (config := version.request.get("explanationConfig")) else "",
         )
 
@@ -105,6 +106,12 @@ class StoredVersions:
             return ()
         link = self.packages_dir(version) / OVERLAY_LINK
         return (link.resolve(),) if link.exists() else ()
+
+
+def _sample(version: VersionRecord) -> Sample | None:
+    config = version.request.get("requestLoggingConfig", {})
+    share = config.get("samplingPercentage", 0.0)
+    return Sample(config["bigqueryTableName"], share) if share > 0 else None
 
 
 def adapter_name(version: VersionRecord) -> str:

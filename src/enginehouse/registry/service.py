@@ -33,9 +33,11 @@ from enginehouse.schemas.ml_v1 import (
     Model,
     Operation,
     OperationType,
+    RequestLoggingConfig,
     Version,
 )
 from enginehouse.schemas.wire import Message, to_builtins
+from enginehouse.serving.recording import TABLE_NAME
 from enginehouse.storage.base import ObjectStore
 
 DEFAULT_REGION = "us-central1"
@@ -283,6 +285,8 @@ class RegistryService:
         """Change description, labels or scaling."""
         _check_mask(update_mask, _VERSION_MASK)
         names.check_labels(version.labels, field="version.labels")
+        if any(path.startswith("request_logging_config") for path in update_mask):
+            _check_request_logging(version.request_logging_config)
 
         def change(old: VersionRecord) -> tuple[VersionRecord, Sequence[NewEvent]]:
             ids.check_etag(version.etag, old.revision)
@@ -290,6 +294,7 @@ class RegistryService:
             return replace(old, request=_patched(old.request, version, update_mask - {"etag"})), []
 
         changed = self._store.change_version(name, change)
+        self._forget(name.project, name.model_id)
         return self._done(
             "UPDATE_VERSION", name.model, name.version_id, changed.request, self._version_message(changed)
         )
@@ -388,6 +393,18 @@ def _refuse_while_changing(version: VersionRecord) -> None:
     if version.state in ("CREATING", "DELETING", "UPDATING"):
         raise FailedPrecondition(
             f"Version {version.name.version_id!r} is {version.state}; wait until that has ended.", field="name"
+        )
+
+
+def _check_request_logging(config: RequestLoggingConfig | None) -> None:
+    field = "version.request_logging_config"
+    if config is None:
+        return
+    if not 0 <= config.sampling_percentage <= 1:
+        raise InvalidArgument("A share between 0 and 1, such as 0.1.", field=f"{field}.sampling_percentage")
+    if not TABLE_NAME.fullmatch(config.bigquery_table_name):
+        raise InvalidArgument(
+            f"{config.bigquery_table_name!r} is not project.dataset.table.", field=f"{field}.bigquery_table_name"
         )
 
 

@@ -63,11 +63,15 @@ class Client:
         """The answer of `:explain`, whole: `{"explanations": [...]}` or `{"error": "..."}`."""
         return self._ask("explain", model, version, instances, None)
 
+    def question_path(self, verb: str, model: str, version: str | None) -> str:
+        """The path of `:predict` or `:explain`."""
+        resource = self.versions(model).path(version) if version else self.models.path(model)
+        return f"{resource}:{verb}"
+
     def _ask(
         self, verb: str, model: str, version: str | None, instances: Sequence[Any], signature_name: str | None
     ) -> Any:
-        resource = self.versions(model).path(version) if version else self.models.path(model)
-        path = f"{resource}:{verb}"
+        path = self.question_path(verb, model, version)
         body: Resource = {"instances": list(instances)}
         if signature_name is not None:
             body["signature_name"] = signature_name
@@ -189,6 +193,10 @@ class Engine:
     def waiting_reason(self, project: str, job_id: str) -> str:
         """Why a job is still in the queue; empty when it is not."""
         return str(self._transport.json("GET", f"/enginehouse/v1/projects/{project}/jobs/{job_id}/waiting")["reason"])
+
+    def flush_requests(self) -> str:
+        """Have the sampled requests written to their tables; the bucket that these are in."""
+        return str(self._transport.json("POST", "/enginehouse/v1/requests:flush", {})["bucket"])
 
     def runtimes(self) -> list[Resource]:
         return list(self._transport.json("GET", "/enginehouse/v1/runtimes")["runtimes"])

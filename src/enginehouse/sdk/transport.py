@@ -68,6 +68,10 @@ class Transport:
         self._timeout_s = timeout_s
         self._local = threading.local()
 
+    def address(self) -> tuple[str, dict[str, str]]:
+        """Where the engine is, and the headers that requests have, for those who open connections of their own."""
+        return self._find_url(), dict(self._headers)
+
     def request(
         self,
         method: str,

@@ -36,6 +36,13 @@ Send = Callable[[Message], Awaitable[None]]
 SUFFIXES = (":predict", ":explain")
 
 
+Record = Callable[[str, float, str, str, bytes, bytes], None]
+
+
+def _keep_nothing(*_: object) -> None:
+    pass
+
+
 class PayloadTooLarge(InvalidArgument):
     """The body is longer than the setting `max_body_bytes` allows."""
 
@@ -49,12 +56,16 @@ class PredictApp:
         directory: knows the versions; asked once per path, until `forget`.
         pool: knows their servers.
         max_body_bytes: longer request bodies are refused.
+        record: keeps a sample of the requests; see `recording.RequestRecorder.record`.
     """
 
-    def __init__(self, directory: VersionDirectory, pool: ServerPool, *, max_body_bytes: int) -> None:
+    def __init__(
+        self, directory: VersionDirectory, pool: ServerPool, *, max_body_bytes: int, record: Record = _keep_nothing
+    ) -> None:
         self._directory = directory
         self._pool = pool
         self._max_body_bytes = max_body_bytes
+        self._record = record
         self._versions: dict[str, ServedVersion] = {}
         self._paths: dict[tuple[str, str], set[str]] = {}
 
@@ -82,7 +93,11 @@ class PredictApp:
                 status, body = await self._pool.predict(_explained(version), request, EXPLAIN)
             else:
                 status, body = await self._pool.predict(version, request)
-                self._lend(scope, version.uid)
+                if (sample := version.sample) is None:
+                    self._lend(scope, version.uid)
+                elif status == 200:  # sampled here, so the connection stays here
+                    name = version.name
+                    self._record(sample.table, sample.share, name.model_id, name.version_id, request, body)
         except ClientGone:
             return
         except EngineError as error:

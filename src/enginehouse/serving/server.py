@@ -17,7 +17,7 @@ from pathlib import Path
 
 from enginehouse.core.errors import DeadlineExceeded, Internal, ResourceExhausted, Unavailable
 from enginehouse.modelserver.frames import PREDICT
-from enginehouse.modelserver.journal import N_COUNTERS
+from enginehouse.modelserver.journal import BOUNDS_S, N_COUNTERS, PHASES
 from enginehouse.serving.lending import Lender
 from enginehouse.serving.process import ModelProcess, ServerGone
 from enginehouse.serving.types import Answer, DeployReport, ModelLoadError, ServedVersion
@@ -82,6 +82,12 @@ class VersionServer:
         """What the version's model servers counted in all their lives, by word of `modelserver.journal`."""
         current = self._process.counters if self._process is not None else [0] * N_COUNTERS
         return [sum(pair) for pair in zip(self._earlier_counters, current, strict=True)]
+
+    @property
+    def n_answered(self) -> int:
+        """Prediction requests that were taken so far, in all lives."""
+        first = PHASES["decode"]
+        return sum(self.counters[first : first + len(BOUNDS_S) + 1])
 
     @property
     def pid(self) -> int | None:

@@ -14,9 +14,16 @@ from enginehouse.core.errors import FailedPrecondition
 from enginehouse.core.names import VersionName
 
 
+class Sample(NamedTuple):
+    """The share of a version's predictions that is kept, and the table for it: `project.dataset.table`."""
+
+    table: str
+    share: float
+
+
 @dataclass(frozen=True)
 class ServedVersion:
-    """All that is needed to serve one version; nothing of it changes while the version lives.
+    """All that is needed to serve one version; only `sample` may change while the version lives.
 
     Args:
         name: the version's resource name.
@@ -25,6 +32,7 @@ class ServedVersion:
         framework: "TENSORFLOW", "SCIKIT_LEARN" or "XGBOOST".
         python: the interpreter of the version's runtime.
         site_dirs: directories with the user's own packages, put on the model server's path in this order.
+        sample: which of its requests are kept, and where.
         explanation: its explanationConfig as JSON; "" where it is not to be explained.
     """
 
@@ -35,6 +43,7 @@ class ServedVersion:
     python: Path
     site_dirs: tuple[Path, ...] = ()
     explanation: str = ""
+    sample: Sample | None = None
 
 
 @dataclass(frozen=True)

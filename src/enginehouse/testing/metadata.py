@@ -215,6 +215,13 @@ class MetadataStoreContract(StudyStoreContract):
             )
         assert store.list_operations("demo", page_size=9).items == [operation]
 
+    def test_a_version_remembers_its_last_use(self, store: MetadataStore) -> None:
+        store.create_model(make_model())
+        version, _ = store.create_version(*make_version())
+        store.use_version(version.name, 7)
+        used = store.get_version(version.name)
+        assert (used.last_use_time_ns, used.revision) == (7, version.revision)
+
     def test_a_model_with_versions_stays(self, store: MetadataStore) -> None:
         store.create_model(make_model())
         version, operation = make_version()
