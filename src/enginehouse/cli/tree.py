@@ -23,6 +23,7 @@ CHILDREN = {
     "jobs": Child("enginehouse.cli.jobs:jobs", "Submit, watch and cancel jobs."),
     "hptuning": Child("enginehouse.cli.hptuning:hptuning", "Prepare hyperparameter tuning."),
     "local": Child("enginehouse.cli.local:local", "Run a trainer here, as a job would."),
+    "tensorboard": Child("enginehouse.cli.tensorboard:tensorboard", "Show a job's training in TensorBoard."),
     "models": Child("enginehouse.cli.models:models", "Manage models."),
     "versions": Child("enginehouse.cli.versions:versions", "Manage the versions of a model."),
     "predict": Child("enginehouse.cli.predict:predict", "Ask a deployed model for predictions."),
