@@ -308,6 +308,22 @@ def test_child_that_does_not_begin_is_ended(tmp_path: Path) -> None:
     assert process_info(child.pid) is None
 
 
+def test_stop_while_the_child_begins_is_left_to_the_runner(tmp_path: Path) -> None:
+    control, status, out, err = os.pipe(), os.pipe(), os.pipe(), os.pipe()
+    child = subprocess.Popen(["cat"], stdin=control[0], stdout=subprocess.DEVNULL, pass_fds=[status[1]])
+    for descriptor in (control[0], status[1], out[1], err[1]):
+        os.close(descriptor)
+    text = json.dumps({"pid": child.pid, "control": control[1], "status": status[0], "out": out[0], "err": err[0]})
+    warm = WarmInterpreter.adopt(text)
+    prepared = Prepared(Path(sys.executable), {"PYTHONPATH": str(tmp_path)})
+    assert warm.begin(prepared, "trainer.task", [], tmp_path, stopping=lambda: True) == ""
+    time.sleep(0.2)
+    assert child.poll() is None  # its input is not at its end: it can't be taken for a module that ended well
+    child.returncode = 0
+    warm.discard()
+    assert process_info(child.pid) is None
+
+
 @pytest.mark.parametrize(
     ("source", "found"),
     [

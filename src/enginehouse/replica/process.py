@@ -128,7 +128,11 @@ class UserProcess:
         """Give the module to the child that waits. Its pid and streams, or None where a fresh one is to start."""
         if self._warm is None:
             return None
-        self._hold.enter(self._warm.pid)
+        try:
+            self._hold.enter(self._warm.pid)
+        except OSError:  # it is dead, or a fresh one won't be taken in either
+            self._warm.discard()
+            return None
         fault = self._warm.begin(
             self._prepared,
             self._module,

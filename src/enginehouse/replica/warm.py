@@ -88,9 +88,6 @@ class WarmInterpreter:
         fault = source_fault(prepared.variables) or self._order(order, stopping, time.monotonic() + limit_s)
         if fault:
             self.discard()
-        else:
-            os.close(self.control)
-            os.close(self.status)
         return fault
 
     def _order(self, order: Mapping[str, object], stopping: Callable[[], bool], deadline: float) -> str:
@@ -107,9 +104,13 @@ class WarmInterpreter:
                 part = os.read(self.status, 4096)
                 answer += part
                 if not part or len(answer) >= 4 + struct.unpack("!I", answer[:4].ljust(4, b"\xff"))[0]:
-                    return _fault(answer[4:])
+                    fault = _fault(answer[4:])
+                    if not fault:
+                        os.close(self.control)
+                        os.close(self.status)
+                    return fault
             elif stopping():
-                return ""
+                return ""  # what holds its end is left open: it waits for its order until it is ended
             elif time.monotonic() > deadline:
                 return "it did not begin the module"
 

@@ -78,7 +78,8 @@ def send(descriptor, value):
 def receive(descriptor):
     """The next message, None at the end of all."""
     size = _read(descriptor, 4)
-    return None if size is None else json.loads(_read(descriptor, struct.unpack("!I", size)[0]).decode("ascii"))
+    data = None if size is None else _read(descriptor, struct.unpack("!I", size)[0])
+    return None if data is None else json.loads(data.decode("ascii"))
 
 
 def _read(descriptor, count):
@@ -311,14 +312,14 @@ def unblock(number):
 def await_order(task):
     """Wait for the runner's word, and be ready to run its module. Ends the process where that is not to be."""
     order = receive(task.control)
-    if order is None:  # the replica was stopped, or could not be prepared
-        os._exit(0)
+    if order is None:  # the replica could not be prepared
+        os._exit(70)
     os.close(task.control)
     variables = {as_native(name): as_native(value) for name, value in order["variables"].items()}
     fault = unfit(task, as_native(order["python"]), variables)
     if fault:
         send(task.status, {"unfit": fault})
-        os._exit(0)
+        os._exit(70)
     for name in list(os.environ):
         if name not in variables and name not in task.own_variables:
             del os.environ[name]
