@@ -39,6 +39,7 @@ from enginehouse.api.ml_v1.iam import IamApi
 from enginehouse.api.ml_v1.methods import ml_routes
 from enginehouse.api.ml_v1.places import place_handlers
 from enginehouse.api.ml_v1.studies import StudiesApi
+from enginehouse.api.open_inference import OpenInference
 from enginehouse.api.storage import storage_routes
 from enginehouse.api.storage.hosts import StorageHosts
 from enginehouse.api.storage.routing import StorageApp
@@ -304,6 +305,7 @@ class Composition:
                 place_handlers(),
             ),
             *discovery_routes(),
+            *OpenInference(self._predict, self._pool, settings.project, max_bytes).routes(),
             *LoggingApi(LogEntries(store, settings.jobs_dir, clock), max_bytes).routes(),
             *AuthApi(settings.token or DEFAULT_TOKEN, settings.project).routes(),
         ]

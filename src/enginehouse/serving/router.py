@@ -81,6 +81,10 @@ class PredictApp:
             if version is not None:
                 self._pool.recall(version.uid)
 
+    def version(self, project: str, model_id: str, version_id: str | None) -> ServedVersion:
+        """The version of that name, the default one for None; errors as of `VersionDirectory.resolve`."""
+        return self._directory.resolve(project, model_id, version_id)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             version = self._versions.get(scope["path"]) or self._resolve(scope["path"])
