@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
@@ -40,6 +41,7 @@ from enginehouse.api.ml_v1.methods import ml_routes
 from enginehouse.api.ml_v1.places import place_handlers
 from enginehouse.api.ml_v1.studies import StudiesApi
 from enginehouse.api.open_inference import OpenInference
+from enginehouse.api.serving import ServingApi
 from enginehouse.api.storage import storage_routes
 from enginehouse.api.storage.hosts import StorageHosts
 from enginehouse.api.storage.routing import StorageApp
@@ -50,6 +52,7 @@ from enginehouse.core.clock import Clock, SystemClock
 from enginehouse.core.errors import FailedPrecondition, InvalidArgument, Unauthenticated
 from enginehouse.core.files import FileLock, atomic_write_json, read_json
 from enginehouse.core.loopback import LOOPBACK_HOSTS, LOOPBACK_PEERS
+from enginehouse.core.names import ModelName, VersionName
 from enginehouse.core.settings import Settings
 from enginehouse.core.units import format_time
 from enginehouse.gateway.clients import prepare_client
@@ -64,16 +67,20 @@ from enginehouse.jobs.validate import Validator
 from enginehouse.metadata.store import SqlMetadataStore
 from enginehouse.registry.deployer import Deployer
 from enginehouse.registry.directory import StoredVersions
+from enginehouse.registry.messages import SCHEMA
 from enginehouse.registry.models import RegisteredModels
 from enginehouse.registry.service import RegistryService
+from enginehouse.registry.traffic import TrafficService
 from enginehouse.registry.uses import VersionUses
 from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue
+from enginehouse.serving.limits import Limits
 from enginehouse.serving.metrics import render
 from enginehouse.serving.pool import ServerPool
 from enginehouse.serving.recording import RequestRecorder
 from enginehouse.serving.router import PredictApp
-from enginehouse.serving.server import Limits
+from enginehouse.serving.traffic import Verdict
+from enginehouse.serving.usage import budget_bytes
 from enginehouse.storage.mapped import MappedObjectStore, parse_mappings
 from enginehouse.storage.remote import Service
 from enginehouse.tuning.job_output import TuningOutputs
@@ -240,9 +247,12 @@ class Composition:
             predict_timeout_s=settings.predict_timeout_s,
             load_timeout_s=settings.version_create_timeout_s,
             idle_s=settings.server_idle_s,
+            memory_bytes=budget_bytes(settings.serving_memory),
         )
-        self._pool = ServerPool(settings.server_logs_dir, limits)
-        self._uses = VersionUses(self._store, self._pool.servers, clock)
+        self._pool = ServerPool(settings.server_logs_dir, limits, memory_bytes=limits.memory_bytes)
+        self._directory = directory
+        self._traffic = TrafficService(self._store, self._forget)
+        self._uses = VersionUses(self._store, self._pool.groups, clock)
         self._recorder = RequestRecorder(
             self._storage,
             settings.requests_dir,
@@ -251,7 +261,11 @@ class Composition:
             after_s=settings.requests_flush_s,
         )
         self._predict = PredictApp(
-            directory, self._pool, max_body_bytes=settings.max_body_bytes, record=self._recorder.record
+            directory,
+            self._pool,
+            max_body_bytes=settings.max_body_bytes,
+            record=self._recorder.record,
+            roll_back=self._roll_back_traffic,
         )
         self._deployer = Deployer(
             self._store,
@@ -268,6 +282,7 @@ class Composition:
 
     def _web(self) -> ASGIApp:
         routes = [*self._engine_routes(), *self._ml_routes()]
+        routes += ServingApi(self._traffic, self._schema, self._pool.describe, self._restart).routes()
         routes.append(Route("/metrics", self._metrics, methods=["GET"]))
         return Starlette(
             routes=routes, exception_handlers={HTTPException: on_http_exception}, lifespan=self._lifespan
@@ -295,6 +310,7 @@ class Composition:
             wake=self._deployer.wake,
             forget=self._forget,
             retire=self._deployer.retire,
+            rescale=self._deployer.rescale,
         )
         max_bytes = settings.max_body_bytes
         return [
@@ -397,6 +413,19 @@ class Composition:
         # On the loop, after whatever the router is just looking up: it must not keep what is out of date.
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._predict.forget, project, model_id)
+
+    def _schema(self, name: VersionName) -> dict[str, Any]:
+        schema: dict[str, Any] = self._store.get_version(name).request.get(SCHEMA, {})
+        return schema
+
+    async def _restart(self, name: VersionName) -> None:
+        version = await asyncio.to_thread(self._directory.resolve, name.project, name.model_id, name.version_id)
+        await self._pool.renew(version)
+
+    def _roll_back_traffic(self, project: str, model_id: str, verdict: Verdict) -> None:
+        assert self._loop is not None
+        _log.warning("%s/%s: %s is taken back: %s", project, model_id, *verdict)
+        self._loop.run_in_executor(None, self._traffic.roll_back, ModelName(project, model_id), verdict)
 
 
 class Front:

@@ -50,6 +50,21 @@ class TestModels:
         engine.on("GET", MODELS, {"models": rows})
         assert mle("models", "list").out == "NAME  DEFAULT_VERSION_NAME\niris  v1\nnew\n"
 
+    def test_traffic(self, mle: Mle, engine: FakeHttpEngine) -> None:
+        path = f"/enginehouse{MODELS}/iris/traffic"
+        for method in ("GET", "PUT", "DELETE"):
+            engine.on(method, path, {"shares": {"v1": 90, "v2": 10}, "base": "v1"})
+        assert "v2: 10\n" in mle("models", "traffic", "iris").out
+        assert mle("models", "set-traffic", "iris", "v1=90", "v2=10%", "--max-latency-factor", "1.5").code == 0
+        assert engine.requests[-1].json() == {
+            "shares": {"v1": 90, "v2": 10},
+            "rollBack": {"max_latency_factor": 1.5},
+        }
+        assert mle("models", "set-traffic", "iris").code == 0
+        assert engine.requests[-1].method == "DELETE"
+        wrong = mle("models", "set-traffic", "iris", "v1:90")
+        assert wrong.code == 2 and "write VERSION=PERCENT" in wrong.err
+
     def test_delete_and_update_wait(self, mle: Mle, engine: FakeHttpEngine) -> None:
         engine.on("DELETE", f"{MODELS}/iris", done(response={}))
         engine.on("PATCH", f"{MODELS}/iris", done(response={}))
@@ -151,7 +166,12 @@ class TestVersions:
         assert mle("versions", "list", "--model", "iris").out == (
             "NAME  DEPLOYMENT_URI  STATE\nv1    gs://bkt/m      READY\n"
         )
-        assert "state: READY\n" in mle("versions", "describe", "v1", "--model", "iris").out
+        served = {"nodes": 1, "signatures": {"predict": {"inputs": {"x": {"dtype": "float32", "shape": [None, 4]}}}}}
+        engine.on("GET", f"/enginehouse{VERSIONS}/v1/serving", served)
+        shown = mle("versions", "describe", "v1", "--model", "iris").out
+        assert "state: READY\n" in shown and "nodes: 1\n" in shown and "dtype: float32\n" in shown
+        engine.on("POST", f"/enginehouse{VERSIONS}/v1/restart", {})
+        assert mle("versions", "restart", "v1", "--model", "iris").err == "Restarted version [v1] of model [iris].\n"
         assert "isDefault: true\n" in mle("versions", "set-default", "v1", "--model", "iris").out
         assert mle("versions", "delete", "v1", "--model", "iris").err == "Deleting version [v1]...done.\n"
 

@@ -3,6 +3,7 @@
 Slow because it builds old runtimes and trains on clusters of eight processes.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,21 @@ gcloud ml-engine jobs submit training $JOB_NAME \\
   --python-version 3.5
 """
 
+CREATED = re.compile(r"Creating version \(this might take a few minutes\)\.[.\n]*done\.")
+SKLEARN_CONFIG = """\
+deploymentUri: "{folder}"
+runtimeVersion: '1.8'
+framework: "SCIKIT_LEARN"
+pythonVersion: "3.5"
+"""
+SKLEARN_PREDICT = """\
+gsutil cp test-sample.json gs://iris-sklearn
+gcloud ml-engine models create iris_sklearn --regions=us-central1
+gcloud ml-engine versions create v1 --model iris_sklearn --config config.yaml
+gsutil cp gs://iris-sklearn/test-sample.json .
+gcloud ml-engine predict --model iris_sklearn --version v1 --json-instances ./test-sample.json
+"""
+
 
 @pytest.fixture(params=["fresh", pytest.param("warm", marks=pytest.mark.long)])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EngineProcess]:
@@ -107,6 +123,7 @@ def test_training_as_it_was(engine: EngineProcess, tmp_path: Path, runtime: str,
     printed = reader.source("single-instance-training.sh", timeout_s=900)  # builds the runtime where it is not
     assert f"Using runtime {runtime} with Python {python}" in printed
     check_training(reader, printed, ["master-replica-0"])
+    check_predictions(reader, runtime, flags)
     printed = reader.source("distributed-training.sh", timeout_s=900)
     check_training(reader, printed, CLUSTER)
     assert "its 8 replicas share the" in printed
@@ -142,6 +159,38 @@ def test_scikit_learn_as_it_was(engine: EngineProcess, tmp_path: Path) -> None:
     listed = client.storage.list("iris-sklearn", "iris_")
     (model,) = [each for each in listed if each.uri.name.endswith("/model.joblib")]
     assert model.size_bytes > 1000
+
+    folder = str(model.uri).removesuffix("/model.joblib")
+    write(project / "config.yaml", SKLEARN_CONFIG.format(folder=folder))
+    write(project / "test-sample.json", "[5.1, 3.5, 1.4, 0.2]\n")
+    write(project / "scripts" / "predict.sh", SKLEARN_PREDICT)
+    printed = reader.source("predict.sh")
+    assert CREATED.search(printed)
+    assert "[0]" in printed.splitlines()
+    version = client.versions("iris_sklearn").get("v1")
+    assert version["pythonVersion"] == "3.5" and version["state"] == "READY"
+
+
+def check_predictions(reader: Reader, runtime: str, flags: str) -> None:
+    """The model is served, online and in batch, by the runtime that it was made in."""
+    script = reader.project / "scripts" / "create-prediction-service.sh"
+    script.write_text(script.read_text().replace("--runtime-version 1.8", flags))
+    printed = reader.source("create-prediction-service.sh")
+    assert re.search(r"Created (ml engine|ai platform) model \[projects/", printed)  # newer gclouds say the latter
+    assert CREATED.search(printed)
+    samples = (reader.project / "test-sample.json").read_text().splitlines()
+    printed = reader.source("online-prediction.sh")
+    assert "CLASSES" in printed and "SCORES" in printed
+    assert len(re.findall(r"\['0', '1', '2'\]", printed)) == len(samples)
+
+    printed = reader.source("run-batch-predictions.sh")
+    assert f"Using runtime {runtime} with Python" in printed
+    predictions = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    hold_out = (reader.project / "hold_out_test.csv").read_text().splitlines()
+    assert len(predictions) == len(hold_out) - 1  # the header is no flower: it gets an error
+    for each in predictions:
+        assert each["classes"] == ["0", "1", "2"] and len(each["scores"]) == 3
+        assert abs(sum(each["scores"]) - 1) < 1e-3
 
 
 def check_training(reader: Reader, printed: str, tasks: list[str]) -> None:

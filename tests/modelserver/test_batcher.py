@@ -60,7 +60,7 @@ class Doubler(Adapter):
         return [[call.signature, row] for row in rows if row != "short"]
 
 
-def expected(body: bytes) -> tuple[int, Any]:
+def expected(body: bytes, max_rows: int) -> tuple[int, Any]:
     """What a request gets that is alone."""
     try:
         request = json.loads(body)
@@ -70,13 +70,16 @@ def expected(body: bytes) -> tuple[int, Any]:
         return 400, None
     instances = request["instances"]
     if "refuse" in instances:
-        return 200, {"error": "Prediction failed: refused"}
+        return 200, {"error": "Prediction failed: refused (Error code: 1)"}
     if "fail" in instances:
-        return 200, {"error": "Prediction failed: failed"}
+        first = next(i for i, row in enumerate(instances) if row in ("fail", "break", "exit"))
+        can_tell = 1 < len(instances) <= max_rows and "alone" not in instances
+        blamed = f" (Instance {first}.)" if can_tell else ""
+        return 200, {"error": f"Prediction failed: failed{blamed} (Error code: 2)"}
     if "break" in instances:
-        return 200, {"error": "Prediction failed: unknown error: RuntimeError: bug"}
+        return 200, {"error": "Prediction failed: unknown error: RuntimeError: bug (Error code: 2)"}
     if "exit" in instances:
-        return 200, {"error": "Prediction failed: unknown error: SystemExit: 3"}
+        return 200, {"error": "Prediction failed: unknown error: SystemExit: 3 (Error code: 2)"}
     signature = request.get("signature_name", "s")
     return 200, {"predictions": [[signature, row] for row in instances if row != "short"]}
 
@@ -95,7 +98,7 @@ def test_each_request_gets_what_it_would_get_alone(batch: list[bytes], max_rows:
     answers = [answer for part in Batcher(Doubler(), max_rows=max_rows).answer(batch) for answer in part]
     assert sorted(answer.position for answer in answers) == list(range(len(batch)))
     for answer in answers:
-        status, value = expected(batch[answer.position])
+        status, value = expected(batch[answer.position], max_rows)
         assert answer.status == status
         if value is not None:
             assert json.loads(answer.body) == value

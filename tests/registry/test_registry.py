@@ -17,9 +17,13 @@ from enginehouse.core.settings import load_settings
 from enginehouse.metadata.store import SqlMetadataStore
 from enginehouse.registry.deployer import Deployer
 from enginehouse.registry.directory import StoredVersions
+from enginehouse.registry.messages import SCHEMA
 from enginehouse.registry.service import RegistryService
+from enginehouse.registry.traffic import TrafficService
 from enginehouse.runtimes.catalogue import Catalogue
-from enginehouse.schemas.ml_v1 import AutoScaling, Model, Operation, Version
+from enginehouse.schemas.ml_v1 import AutoScaling, ManualScaling, Model, Operation, Version
+from enginehouse.serving.scaling import Scaling
+from enginehouse.serving.traffic import RollBack, Verdict
 from enginehouse.serving.types import DeployReport, ModelLoadError, ServedVersion
 from enginehouse.storage.local import LocalObjectStore
 from enginehouse.testing.clock import FakeClock
@@ -34,15 +38,19 @@ class FakeServers:
     def __init__(self) -> None:
         self.deployed: list[ServedVersion] = []
         self.retired: list[str] = []
+        self.rescaled: list[ServedVersion] = []
         self.judge: Callable[[ServedVersion], None] = lambda version: None
 
     async def deploy(self, version: ServedVersion) -> DeployReport:
         self.judge(version)
         self.deployed.append(version)
-        return DeployReport(load_s=0.1, self_test="passed")
+        return DeployReport(load_s=0.1, self_test="passed", signatures={"predict": {"inputs": {}}})
 
     async def retire(self, uid: str) -> None:
         self.retired.append(uid)
+
+    async def rescale(self, version: ServedVersion) -> None:
+        self.rescaled.append(version)
 
 
 class World:
@@ -84,6 +92,7 @@ class World:
             wake=deployer.wake,
             forget=lambda project, model: self.forgotten.append((project, model)),
             retire=deployer.retire,
+            rescale=deployer.rescale,
         )
         deployer.start(self.loop)
         self.deployer = deployer
@@ -318,3 +327,106 @@ def test_models_are_unique_and_well_named(world: World) -> None:
     assert error.value.field == "model.name"
     listed = world.registry.list_models("demo", page_size=10, page_token="")
     assert [model.name for model in listed.models] == ["projects/demo/models/iris"]
+
+
+def test_a_version_tells_its_schema_only_to_those_who_ask_for_it(world: World) -> None:
+    world.registry.create_model("demo", Model(name="iris"))
+    world.wait(world.create())
+    assert world.store.get_version(V1).request[SCHEMA] == {"predict": {"inputs": {}}}
+    assert world.registry.get_version(V1).state == "READY"
+    assert world.registry.list_versions(MODEL, page_size=5).versions[0].framework == "SCIKIT_LEARN"
+
+
+def test_another_number_of_nodes_reaches_the_servers_at_once_and_again_after_a_restart(world: World) -> None:
+    world.registry.create_model("demo", Model(name="iris"))
+    world.wait(world.create())
+    wanted = Version(auto_scaling=AutoScaling(min_nodes=2, max_nodes=3))
+    world.registry.patch_version(V1, wanted, frozenset({"auto_scaling.min_nodes", "auto_scaling.max_nodes"}))
+    until(lambda: [version.scaling for version in world.servers.rescaled] == [Scaling(2, 3)])
+    world.deployer.stop()
+    world.new_engine()
+    until(lambda: [version.scaling for version in world.servers.rescaled] == [Scaling(2, 3)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"auto_scaling": AutoScaling(min_nodes=3, max_nodes=2)}, "version.auto_scaling.min_nodes"),
+        ({"manual_scaling": ManualScaling(nodes=-1)}, "version.manual_scaling.nodes"),
+        (
+            {"manual_scaling": ManualScaling(nodes=1), "auto_scaling": AutoScaling(min_nodes=1)},
+            "version.manual_scaling",
+        ),
+    ],
+)
+def test_wishes_for_nodes_that_cannot_be(world: World, fields: dict[str, Any], path: str) -> None:
+    world.registry.create_model("demo", Model(name="iris"))
+    with pytest.raises(InvalidArgument) as caught:
+        world.create(**fields)
+    assert caught.value.field == path
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class TestTraffic:
+    @pytest.fixture
+    def traffic(self, world: World) -> TrafficService:
+        world.registry.create_model("demo", Model(name="iris"))
+        for version_id in ("v1", "v2"):
+            world.wait(world.create(version_id))
+        world.forgotten.clear()
+        return TrafficService(world.store, lambda project, model: world.forgotten.append((project, model)))
+
+    def test_shares_are_kept_shown_and_served(self, world: World, traffic: TrafficService) -> None:
+        assert traffic.get(MODEL) == {"shares": {"v1": 100}, "base": "v1"}
+        assert world.directory.traffic("demo", "iris") is None
+        shown = traffic.set(MODEL, {"v1": 90, "v2": 10}, {"min_requests": 20})
+        assert shown["shares"] == {"v1": 90, "v2": 10} and shown["rollBack"]["min_requests"] == 20
+        assert world.forgotten == [("demo", "iris")]
+        found = world.directory.traffic("demo", "iris")
+        assert found is not None and found.split.shares == {"v1": 90, "v2": 10} and found.split.base == "v1"
+        assert found.split.roll_back == RollBack(min_requests=20)
+        assert world.registry.get_model(MODEL).name == "projects/demo/models/iris"  # no field of the API
+
+    def test_a_verdict_takes_it_back_with_an_event(self, world: World, traffic: TrafficService) -> None:
+        traffic.set(MODEL, {"v1": 50, "v2": 50}, {})
+        traffic.roll_back(MODEL, Verdict("v2", "all requests failed"))
+        assert world.directory.traffic("demo", "iris") is None
+        assert traffic.get(MODEL)["decision"] == "v2 was taken back: all requests failed"
+        events = world.store.events(str(MODEL), kinds=["decision"])
+        assert events[-1].message == "Traffic: v2 was taken back: all requests failed"
+        traffic.roll_back(MODEL, Verdict("v2", "again"))
+        assert len(world.store.events(str(MODEL), kinds=["decision"])) == len(events)
+
+    def test_another_default_version_or_a_deleted_one_ends_it(self, world: World, traffic: TrafficService) -> None:
+        traffic.set(MODEL, {"v1": 50, "v2": 50}, {})
+        world.registry.set_default_version(VersionName("demo", "iris", "v2"))
+        found = world.directory.traffic("demo", "iris")
+        assert found is not None and found.split.base == "v2"
+        world.registry.delete_version(V1)
+        assert world.directory.traffic("demo", "iris") is None
+
+    @pytest.mark.parametrize(
+        ("shares", "limits", "words"),
+        [
+            ({}, {}, "whole number"),
+            ({"v1": 50, "v2": 49}, {}, "make 99 %"),
+            ({"v1": 99.5, "v2": 0.5}, {}, "whole number"),
+            ({"v2": 100}, {}, "default version 'v1' must be in it"),
+            ({"v1": 100}, {"speed": 1}, "no limit; there are: max_error_increase"),
+        ],
+    )
+    def test_what_cannot_be(
+        self, traffic: TrafficService, shares: dict[str, Any], limits: dict[str, Any], words: str
+    ) -> None:
+        with pytest.raises(InvalidArgument, match=words):
+            traffic.set(MODEL, shares, limits)
+
+    def test_an_unknown_version_has_no_share(self, traffic: TrafficService) -> None:
+        with pytest.raises(NotFound):
+            traffic.set(MODEL, {"v1": 50, "v9": 50}, {})

@@ -13,14 +13,16 @@ import pytest
 import uvloop
 
 from enginehouse.core.names import VersionName
+from enginehouse.serving.limits import Limits
 from enginehouse.serving.pool import ServerPool
-from enginehouse.serving.server import Limits
 from enginehouse.serving.types import ServedVersion
 
 OBEDIENT = '''
 import ctypes, os, random, signal, sys, time
 
 RAISE, SLEEP, SEGFAULT, EXIT, LEAKS, ENGINE, PID, SHORT_SLEEP = range(-1, -9, -1)
+HOLD_LOCK, GROW, ONE_MORE, WORK = range(-9, -13, -1)
+grown = []
 
 
 class Obedient:
@@ -31,7 +33,8 @@ class Obedient:
     def predict(self, table):
         if random.random() < 0.2:
             time.sleep(random.random() / 200)
-        return [self.obey(int(row[0])) for row in table]
+        answers = [self.obey(int(row[0])) for row in table]
+        return answers + [0] * (ONE_MORE in table)
 
     def obey(self, number):
         if number == RAISE:
@@ -54,6 +57,12 @@ class Obedient:
             return os.getpid()
         if number == SHORT_SLEEP:
             time.sleep(0.5)
+        if number == HOLD_LOCK:
+            ctypes.PyDLL(None).sleep(3)  # keeps the interpreter's lock
+        if number == GROW:
+            grown.append(bytearray(os.urandom(1)) * (64 << 20))
+        if number == WORK:
+            time.sleep(0.02)
         return 2 * number
 
 
@@ -62,6 +71,7 @@ class SlowToLoad:
         time.sleep(60)
 '''
 RAISE, SLEEP, SEGFAULT, EXIT, LEAKS, ENGINE, PID, SHORT_SLEEP = range(-1, -9, -1)
+HOLD_LOCK, GROW, ONE_MORE, WORK = range(-9, -13, -1)
 
 
 @pytest.fixture(scope="session")
@@ -82,9 +92,11 @@ def make_version(directory: Path, class_name: str) -> ServedVersion:
 
 
 @contextlib.asynccontextmanager
-async def running_pool(logs_dir: Path, **limits: Any) -> AsyncIterator[ServerPool]:
+async def running_pool(
+    logs_dir: Path, *, memory_bytes: int = 0, limit_bytes: int = 0, **limits: Any
+) -> AsyncIterator[ServerPool]:
     """A pool for the length of the block."""
-    pool = ServerPool(logs_dir, Limits(**limits))
+    pool = ServerPool(logs_dir, Limits(memory_bytes=limit_bytes, **limits), memory_bytes=memory_bytes)
     await pool.start()
     try:
         yield pool

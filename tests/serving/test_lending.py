@@ -43,6 +43,9 @@ class OneVersion:
     def __init__(self, version: ServedVersion) -> None:
         self._version = version
 
+    def traffic(self, project: str, model_id: str) -> None:
+        return None
+
     def resolve(self, project: str, model_id: str, version_id: str | None) -> ServedVersion:
         return self._version
 
@@ -132,8 +135,8 @@ def test_what_is_counted_outlives_the_model_server(run: Run, obedient: ServedVer
         async with running_front(obedient, tmp_path) as front, Client(front) as client:
             for number in range(10):
                 await client.predict(number)
-            [server] = front.pool.servers()
-            await server.stop()
+            [group] = front.pool.groups()
+            await group.nodes[0].stop()
             assert await client.predict(1) == [2]
             text = render(front.pool)
             labels = 'project="p",model="m",version="v"'

@@ -22,6 +22,7 @@ from enginehouse.serving.types import ModelLoadError, ServedVersion
 
 from .conftest import ENGINE, LEAKS, PID, RAISE, SHORT_SLEEP, make_version, running_pool
 
+ORDERED = "Prediction failed: Exception during sklearn prediction: as ordered"
 Run = Callable[[Any], Any]
 
 
@@ -51,7 +52,7 @@ def test_deploy_loads_once_and_predict_answers(run: Run, obedient: ServedVersion
             assert await ask(pool, obedient, 1, 2, 3) == [2, 4, 6]
             assert await ask(pool, obedient, PID) == [pid]
             assert await ask(pool, obedient, 1, RAISE) == (
-                "Prediction failed: Exception during sklearn prediction: as ordered"
+                "Prediction failed: Exception during sklearn prediction: as ordered (Instance 1.) (Error code: 2)"
             )
         assert not psutil.pid_exists(pid)
 
@@ -95,7 +96,8 @@ def test_every_answer_goes_to_its_caller(obedient: ServedVersion, tmp_path: Path
                 values = [value if value < 0 else value + 100 * position + 1000 * number for value in values]
                 answer = await ask(pool, obedient, *values)
                 if RAISE in values:
-                    assert answer == "Prediction failed: Exception during sklearn prediction: as ordered"
+                    blamed = f" (Instance {values.index(RAISE)}.)" if len(values) > 1 else ""
+                    assert answer == f"{ORDERED}{blamed} (Error code: 2)"
                 else:
                     assert answer == [2 * value for value in values]
                 if number % 3 == 0:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from enginehouse.core.errors import DeadlineExceeded, EngineError, NotFound, ResourceExhausted
+from enginehouse.core.errors import DeadlineExceeded, EngineError, Internal, NotFound, ResourceExhausted
 from enginehouse.core.names import VersionName
 from enginehouse.serving.router import PredictApp
+from enginehouse.serving.traffic import Split, Traffic
 from enginehouse.serving.types import Answer, ServedVersion
 
 MODEL = "/v1/projects/p/models/m:predict"
@@ -24,6 +26,15 @@ class Directory:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, str | None]] = []
         self.default = "v1"
+        self.split: Traffic | None = None
+
+    def traffic(self, project: str, model_id: str) -> Traffic | None:
+        return self.split
+
+    def share(self, v1: int, v2: int) -> None:
+        versions = {name: self.resolve("p", "m", name) for name in ("v1", "v2")}
+        draws = itertools.cycle([number / 100 for number in range(100)])
+        self.split = Traffic(Split({"v1": v1, "v2": v2}, "v1", versions), lambda: next(draws))
 
     def resolve(self, project: str, model_id: str, version_id: str | None) -> ServedVersion:
         self.asked.append((project, model_id, version_id))
@@ -38,10 +49,19 @@ class EchoPool:
 
     def __init__(self) -> None:
         self.failure: Exception | None = None
+        self.failing = "v1 v2"
+        self.ready = ["v1", "v2"]
+        self.woken: list[str] = []
         self.recalled: list[str] = []
 
+    def is_ready(self, uid: str) -> bool:
+        return uid in self.ready
+
+    def wake(self, version: ServedVersion) -> None:
+        self.woken.append(version.uid)
+
     async def predict(self, version: ServedVersion, body: bytes) -> Answer:
-        if self.failure:
+        if self.failure and version.uid in self.failing:
             raise self.failure
         return Answer(200, json.dumps({"predictions": [version.uid, len(body)]}).encode())
 
@@ -57,7 +77,13 @@ class Client:
 
     def __init__(self, max_body_bytes: int = 100) -> None:
         self.directory, self.pool = Directory(), EchoPool()
-        self.app = PredictApp(self.directory, self.pool, max_body_bytes=max_body_bytes)  # type: ignore[arg-type]
+        self.verdicts: list[tuple[str, str, str]] = []
+        self.app = PredictApp(
+            self.directory,
+            self.pool,  # type: ignore[arg-type]
+            max_body_bytes=max_body_bytes,
+            roll_back=lambda project, model, verdict: self.verdicts.append((project, model, verdict.version_id)),
+        )
 
     def post(
         self, path: str, *chunks: bytes, method: str = "POST", **headers: str
@@ -216,3 +242,43 @@ def test_a_bug_is_an_internal_error_and_reaches_the_log() -> None:
 )
 def test_which_requests_belong_here(scope: dict[str, Any], mine: bool) -> None:
     assert PredictApp.matches(scope) is mine
+
+
+PATH = "/v1/projects/p/models/m:predict"
+
+
+def who_answers(client: Client, count: int) -> list[str]:
+    return [client.post(PATH, b"x")[2]["predictions"][0] for _ in range(count)]
+
+
+def test_requests_are_shared_out_among_versions_that_are_ready() -> None:
+    client = Client()
+    client.directory.share(v1=75, v2=25)
+    client.pool.ready = ["v1"]
+    assert who_answers(client, 100) == ["v1"] * 100
+    assert client.pool.woken == ["v1", "v2"]
+    client.pool.ready = ["v1", "v2"]
+    assert who_answers(client, 100).count("v2") == 25
+    assert client.post("/v1/projects/p/models/m/versions/v1:predict", b"x")[2]["predictions"][0] == "v1"
+
+
+def test_what_another_version_cannot_answer_the_base_does_and_it_is_taken_back() -> None:
+    client = Client()
+    client.directory.share(v1=50, v2=50)
+    client.pool.failure, client.pool.failing = Internal("crashed"), "v2"
+    assert who_answers(client, 200) == ["v1"] * 200
+    assert client.verdicts == [("p", "m", "v2")]
+    client.directory.split = None
+    client.app.forget("p", "m")
+    assert who_answers(client, 10) == ["v1"] * 10
+    assert client.directory.asked[-1] == ("p", "m", None)
+
+
+def test_the_base_s_own_failures_are_told() -> None:
+    client = Client()
+    client.directory.share(v1=100, v2=0)
+    client.pool.failure = Internal("crashed")
+    assert client.post(PATH, b"x")[0] == 500
+    client.pool.failure = ResourceExhausted("too many")
+    assert client.post(PATH, b"x")[0] == 429
+    assert not client.verdicts

@@ -19,7 +19,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from enginehouse.batch.objects import ObjectError, Objects
 from enginehouse.batch.read import DamagedInput, blocks, first_line
@@ -28,6 +28,9 @@ from enginehouse.batch.split import Piece
 from enginehouse.batch.write import Output, Shard
 from enginehouse.modelserver import adapters
 from enginehouse.modelserver.errors import ModelServerError
+
+if TYPE_CHECKING:
+    from enginehouse.modelserver.worker.link import Outside
 
 _TELL_EVERY_S = 0.5
 
@@ -47,6 +50,17 @@ def main(arguments: list[str]) -> int:
             print(json.dumps({"failed": str(error)}), file=pipe, flush=True)
             return 1
     return 0
+
+
+def _outside() -> Outside | None:
+    """The old runtime that the job is of, if it is (see `entry`)."""
+    told = os.environ.get("ENGINEHOUSE_BATCH_OUTSIDE")
+    if told is None:
+        return None
+    from enginehouse.modelserver.worker.link import Outside
+
+    python, paths = json.loads(told)
+    return Outside(Path(python), tuple(map(Path, paths)))
 
 
 class _Teller:
@@ -82,7 +96,7 @@ class _Worker:
         self._headers: dict[str, bytes] = {}
 
     def run(self) -> None:
-        adapter = adapters.load(self._task["framework"], Path(self._task["directory"]))
+        adapter = adapters.load(self._task["framework"], Path(self._task["directory"]), _outside())
         adapter.self_test()
         self._predictor = Predictor(
             adapter,

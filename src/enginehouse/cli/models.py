@@ -1,4 +1,4 @@
-"""`mle models`: create, list, describe, update, delete."""
+"""`mle models`: create, list, describe, update, traffic, set-traffic, delete."""
 
 from __future__ import annotations
 
@@ -93,6 +93,49 @@ def update(
         change["labels"] = changed_labels(invocation, current, update_labels, remove_labels, clear_labels)
     operation = client.models.patch(model_id, change, list(change))
     wait_for(invocation, client, operation, f"Updating model [{model_id}]")
+
+
+@models.command(examples="mle models traffic iris")
+@click.argument("model")
+@pass_invocation
+def traffic(invocation: Invocation, model: str) -> None:
+    """Show how requests without a version are shared out to the model's versions, and why."""
+    from enginehouse.cli.output import print_resource
+
+    print_resource(invocation, invocation.client().models.traffic(resource_id(invocation, model)))
+
+
+@models.command(
+    "set-traffic",
+    examples="""
+        mle models set-traffic iris v1=90 v2=10
+        mle models set-traffic iris v1=0 v2=100 --max-error-increase 0.01 --max-latency-factor 1.5
+        mle models set-traffic iris
+    """,
+)
+@click.argument("model")
+@click.argument("shares", nargs=-1, metavar="[VERSION=PERCENT]...")
+@click.option("--max-error-increase", type=float, metavar="SHARE", help="Take back beyond it (default: 0.05).")
+@click.option("--max-latency-factor", type=float, metavar="FACTOR", help="Of the 95th percentile (default: 2).")
+@click.option("--min-requests", type=int, metavar="N", help="Before a version is judged (default: 50).")
+@pass_invocation
+def set_traffic(invocation: Invocation, model: str, shares: tuple[str, ...], **limits: float | None) -> None:
+    """Share out requests without a version to several versions; without shares all go to the default version.
+
+    A version gets its share once its model server is ready. One that is worse than the default version (more errors,
+    much slower) is taken back by itself.
+    """
+    from enginehouse.cli.output import print_resource
+
+    percent = {}
+    for text in shares:
+        version, _, number = text.partition("=")
+        if not version or not number.removesuffix("%").isdigit():
+            raise click.UsageError(f"{text!r} is no share; write VERSION=PERCENT, such as v2=10.")
+        percent[version] = int(number.removesuffix("%"))
+    given = {name: value for name, value in limits.items() if value is not None}
+    client = invocation.client()
+    print_resource(invocation, client.models.set_traffic(resource_id(invocation, model), percent, given))
 
 
 @models.command(examples="mle models delete iris --quiet")

@@ -179,11 +179,25 @@ def list_versions(invocation: Invocation, model: str) -> None:
 @model_option
 @pass_invocation
 def describe(invocation: Invocation, version: str, model: str) -> None:
-    """Show a version."""
+    """Show a version, the inputs and outputs of its model, and how it is served now."""
     from enginehouse.cli.output import print_resource
 
+    versions = invocation.client().versions(resource_id(invocation, model))
+    shown = versions.get(version)
+    if shown.get("state") == "READY":
+        shown["serving"] = versions.serving(version)
+    print_resource(invocation, shown)
+
+
+@versions.command(examples="mle versions restart v1 --model iris")
+@click.argument("version")
+@model_option
+@pass_invocation
+def restart(invocation: Invocation, version: str, model: str) -> None:
+    """Replace a version's model servers by new ones, one after the other; no request is lost."""
     model_id = resource_id(invocation, model)
-    print_resource(invocation, invocation.client().versions(model_id).get(version))
+    invocation.client().versions(model_id).restart(version)
+    invocation.say(f"Restarted version [{version}] of model [{model_id}].")
 
 
 @versions.command("set-default", examples="mle versions set-default v2 --model iris")

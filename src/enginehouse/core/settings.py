@@ -129,6 +129,13 @@ SETTINGS: tuple[Setting, ...] = (
         "requests_flush_s", float, 60.0, "Seconds after which sampled requests are in their table at the latest."
     ),
     Setting("server_idle_s", float, 900.0, "Seconds without a request after which a model server is stopped."),
+    Setting(
+        "serving_memory",
+        str,
+        "",
+        "Memory that all model servers may use together, such as 8GiB; those not used for the longest time are "
+        "stopped for others. Left out: 60 % of the host's.",
+    ),
     Setting("version_create_timeout_s", float, 300.0, "Seconds that loading and testing a new version may take."),
     Setting("log_level", str, "INFO", "Verbosity of the engine's own log: DEBUG, INFO, WARNING or ERROR."),
 )
@@ -167,6 +174,7 @@ class Settings:
     requests_bucket: str
     requests_flush_s: float
     server_idle_s: float
+    serving_memory: str
     version_create_timeout_s: float
     log_level: str
 

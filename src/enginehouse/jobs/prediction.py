@@ -5,9 +5,8 @@ In: a PredictionInput. Out: a `Plan` with one replica, whose program (enginehous
 
 from __future__ import annotations
 
-import contextlib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from enginehouse.batch.patterns import Pattern
@@ -15,7 +14,7 @@ from enginehouse.core.errors import EngineError, FailedPrecondition, FieldViolat
 from enginehouse.core.names import ObjectUri
 from enginehouse.jobs.plan import Plan, PredictionModel, ReplicaPlan
 from enginehouse.modelserver import CUSTOM
-from enginehouse.runtimes.catalogue import Catalogue, Resolution
+from enginehouse.runtimes.catalogue import Catalogue
 from enginehouse.schemas.ml_v1 import PredictionInput
 from enginehouse.storage.base import ObjectStore
 
@@ -23,8 +22,6 @@ DEFAULT_MAX_WORKERS = 10
 FIELD = "prediction_input"
 _INPUT_FORMATS = ("JSON", "TEXT", "CSV", "TF_RECORD", "TF_RECORD_GZIP")
 _OUTPUT_FORMATS = ("DATA_FORMAT_UNSPECIFIED", "JSON", "TEXT", "CSV")
-_OLDEST_PYTHON = (3, 10)
-"""For enginehouse/batch and the adapters of the model server."""
 _HOST_CPUS = len(os.sched_getaffinity(0))
 
 
@@ -94,7 +91,6 @@ class PredictionValidator:
                 f"The runtime {resolution.runtime.name} has no {found.framework}, which {found.name} needs.",
                 field=f"{FIELD}.runtime_version",
             )
-        resolution = self._able(resolution, found)
         workers = min(spec.max_worker_count or DEFAULT_MAX_WORKERS, _HOST_CPUS)
         return Plan(
             replicas=(ReplicaPlan("master", 0, cpus=workers),),
@@ -106,25 +102,6 @@ class PredictionValidator:
                 found.name, found.framework, found.directory, found.uri, found.package_uris, workers
             ),
         )
-
-    def _able(self, resolution: Resolution, found: FoundModel) -> Resolution:
-        """The runtime on a Python that the job's program can run on, or another one that reads the same models."""
-        if _is_able(resolution.python_version):
-            return resolution
-        name, python = resolution.runtime.name, resolution.python_version
-        for other in filter(_is_able, resolution.runtime.python_versions):
-            with contextlib.suppress(InvalidArgument):
-                found_one = self._catalogue.resolve(name, other, field=FIELD)
-                return replace(found_one, reason=f"batch predictions need a newer Python than {python}: {other}")
-        if found.framework != "TENSORFLOW":
-            raise FailedPrecondition(
-                f"The runtime {name} has Python {python} only; batch predictions with {found.framework} need "
-                f"{'.'.join(map(str, _OLDEST_PYTHON))} or newer.",
-                field=f"{FIELD}.runtime_version",
-            )
-        newest = self._catalogue.resolve(self._newest_runtime(found.framework), None, field=FIELD)
-        reason = f"runtime {name} has a Python too old for batch predictions, and TensorFlow reads older SavedModels"
-        return replace(newest, reason=reason)
 
     def _model(self, project: str, spec: PredictionInput) -> FoundModel:
         if spec.uri:
@@ -176,10 +153,6 @@ class PredictionValidator:
         if not able:
             raise FailedPrecondition(f"No runtime has {framework}.", field=f"{FIELD}.runtime_version")
         return max(able, key=lambda name: (name[0].isdigit(), [int(p) for p in name.split(".") if p.isdigit()]))
-
-
-def _is_able(python_version: str) -> bool:
-    return tuple(map(int, python_version.split("."))) >= _OLDEST_PYTHON
 
 
 def _wrong_fields(spec: PredictionInput) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ Called by the reconciler at each launch.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,5 +98,5 @@ def _batch_prediction(job: JobRecord, model: PredictionModel) -> Program:
         job_dir=None,
         package_uris=model.package_uris,
         told=spec,
-        environment={"PYTHONPATH": str(_BATCH_ENTRY)},
+        environment={"PYTHONPATH": str(_BATCH_ENTRY), "ENGINEHOUSE_BATCH_PYTHON": sys.executable},
     )

@@ -1,6 +1,7 @@
 """Entry of a model server: `PYTHON -I …/modelserver/__main__.py --socket-fd N …`, started by the engine.
 
-PYTHON belongs to the version's runtime, which knows nothing of the engine. So this file makes the package
+PYTHON belongs to the version's runtime, which knows nothing of the engine; where that one is too old, it is the
+engine's own, and a worker in the runtime has the model (`worker`). So this file makes the package
 `enginehouse.modelserver` importable from where it lies, and nothing beside it: the engine's own packages stay out.
 """
 
@@ -59,9 +60,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--framework", required=True)
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--max-rows", type=int, required=True)
+    parser.add_argument("--max-wait-s", type=float, required=True)
     parser.add_argument("--started-s", type=float, required=True)
     parser.add_argument("--explanation", default="")
     parser.add_argument("--site-dir", action="append", default=[])
+    parser.add_argument("--outside", type=Path, help="the old interpreter that the model runs in, with the site dirs")
     return parser.parse_args()
 
 
@@ -73,11 +76,18 @@ def main() -> int:
         os.set_inheritable(fd, False)
     faulthandler.enable()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    for directory in reversed(arguments.site_dir):
-        sys.path.insert(0, directory)
-        site.addsitedir(directory)
+    if arguments.outside is None:
+        for directory in reversed(arguments.site_dir):
+            sys.path.insert(0, directory)
+            site.addsitedir(directory)
     _make_package_importable()
     from enginehouse.modelserver import app
+
+    outside = None
+    if arguments.outside is not None:
+        from enginehouse.modelserver.worker.link import Outside
+
+        outside = Outside(arguments.outside, tuple(map(Path, arguments.site_dir)))
 
     with (
         socket.socket(fileno=arguments.socket_fd) as connection,
@@ -90,10 +100,12 @@ def main() -> int:
             arguments.framework,
             arguments.directory,
             max_rows=arguments.max_rows,
+            max_wait_s=arguments.max_wait_s,
             started_s=arguments.started_s,
             channel=channel,
             journal_fd=arguments.journal_fd,
             explanation=arguments.explanation,
+            outside=outside,
         )
 
 

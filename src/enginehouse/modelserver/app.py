@@ -18,7 +18,7 @@ import time
 import traceback
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from enginehouse.modelserver import adapters
 from enginehouse.modelserver.adapters.base import Adapter
@@ -30,8 +30,25 @@ from enginehouse.modelserver.journal import BUSY_SINCE, Journal
 from enginehouse.modelserver.lent import Lent, LentConnections
 from enginehouse.modelserver.window import Window
 
+if TYPE_CHECKING:
+    from enginehouse.modelserver.worker.link import Outside
+
+WARM_UP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 _RECEIVE_BYTES = 256 * 1024
 _LOOK_AFTER_S = 1.0
+_LEAST_QUEUE = 16
+"""So many requests may always wait."""
+_MEMORY = 0.2
+"""Weight of the last batch in the average."""
+_TOO_MANY = dumps(
+    {
+        "error": {
+            "code": 429,
+            "message": "Too many pending prediction requests; send fewer at a time.",
+            "status": "RESOURCE_EXHAUSTED",
+        }
+    }
+)
 
 
 def run(
@@ -40,10 +57,12 @@ def run(
     directory: Path,
     *,
     max_rows: int,
+    max_wait_s: float,
     started_s: float,
     channel: socket.socket,
     journal_fd: int,
     explanation: str = "",
+    outside: Outside | None = None,
 ) -> int:
     """Load the model, tell the engine how it went, and serve.
 
@@ -52,16 +71,18 @@ def run(
         framework: "TENSORFLOW", "SCIKIT_LEARN" or "XGBOOST".
         directory: the model's files.
         max_rows: bound of a merged call.
+        max_wait_s: see `Service`.
         started_s: `time.time()` when the engine started this process.
         channel: SEQPACKET socket on which the engine lends connections.
         journal_fd: the memory shared with the engine.
         explanation: the version's explanationConfig as JSON; "" for none.
+        outside: the old runtime that the model is loaded in; None for this process.
 
     Returns:
         The exit code: 0 after serving, 1 when the model could not be loaded.
     """
     try:
-        adapter, report = _load(framework, directory)
+        adapter, report = _load(framework, directory, outside)
         explainer = _explainer(adapter, directory, explanation) if explanation else None
     except (Exception, SystemExit) as error:
         traceback.print_exc()
@@ -80,7 +101,7 @@ def run(
     explanations = None
     if explainer is not None:
         explanations = Batcher(explainer, max_rows=max_rows, key=EXPLANATIONS)
-    Service(connection, batcher, channel, journal, explanations).run()
+    Service(connection, batcher, channel, journal, explanations, max_wait_s=max_wait_s).run()
     return 0
 
 
@@ -90,10 +111,10 @@ def _explainer(adapter: Adapter, directory: Path, config: str) -> Answerer:
     return Explainer.load(adapter, directory, config)
 
 
-def _load(framework: str, directory: Path) -> tuple[Adapter, dict[str, Any]]:
+def _load(framework: str, directory: Path, outside: Outside | None) -> tuple[Adapter, dict[str, Any]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
-        adapter = adapters.load(framework, directory)
+        adapter = adapters.load(framework, directory, outside)
     texts = list(dict.fromkeys(f"{w.category.__name__}: {w.message}" for w in caught if _concerns_user(w.category)))
     for text in texts:
         print(text, flush=True)
@@ -101,7 +122,16 @@ def _load(framework: str, directory: Path) -> tuple[Adapter, dict[str, Any]]:
         self_test = adapter.self_test()
     except ModelLoadError as error:
         raise ModelLoadError(" ".join([error.detail, *texts])) from error
-    return adapter, {"selfTest": self_test, "warnings": texts, "signatures": adapter.signatures()}
+    report = {"selfTest": self_test, "warnings": texts, "signatures": adapter.signatures()}
+    if (directory / WARM_UP_FILE).is_file():
+        from enginehouse.modelserver.adapters.signatures import SignatureAdapter
+        from enginehouse.modelserver.warmup import warm_up
+
+        if isinstance(adapter, SignatureAdapter):
+            n_run, told = warm_up(adapter, directory / WARM_UP_FILE)
+            print(f"{n_run} warm-up requests were run.", *told, sep="\n", flush=True)
+            texts += told
+    return adapter, report
 
 
 def _concerns_user(category: type[Warning]) -> bool:
@@ -116,6 +146,7 @@ class Service:
         channel: where connections are lent, see `lent`.
         journal: the memory shared with the engine.
         explanations: what explains; None where the version has no explanationConfig.
+        max_wait_s: requests that would wait for longer, as far as can be told, are refused with 429.
     """
 
     def __init__(
@@ -125,6 +156,8 @@ class Service:
         channel: socket.socket,
         journal: Journal,
         explanations: Batcher | None = None,
+        *,
+        max_wait_s: float,
     ) -> None:
         self._connection = connection
         self._batcher = batcher
@@ -138,6 +171,9 @@ class Service:
         self._poll.register(connection, select.EPOLLIN)
         self._lent = LentConnections(channel, journal, self._poll)
         self._window = Window(time.perf_counter, on_close=journal.closed)
+        self._max_wait_s = max_wait_s
+        self._request_s = 0.0
+        """What one request took lately."""
         self._over = False
 
     def run(self) -> None:
@@ -187,21 +223,44 @@ class Service:
     def _answer(self, requests: list[tuple[int | Lent, bytes]]) -> list[tuple[int | Lent, bytes]]:
         """Answer all; what came meanwhile on the connections that were answered."""
         following: list[tuple[int | Lent, bytes]] = []
+        n_in_time = max(_LEAST_QUEUE, int(self._max_wait_s / self._request_s)) if self._request_s else len(requests)
+        if len(requests) > n_in_time:
+            following += self._refuse(requests[n_in_time:])
+            requests = requests[:n_in_time]
         started_s = time.perf_counter()
+        answered = bytearray(len(requests))
         self._journal.words[BUSY_SINCE] = time.monotonic_ns()
         for answers in self._batcher.answer([body for _, body in requests]):
             now_s = time.time()
             frames = []
             for position, status, body in answers:
                 asker = requests[position][0]
+                answered[position] = 1
                 if isinstance(asker, int):
                     frames.append(pack(asker, status, body))
                 else:
                     following += self._lent.answer(asker, status, body, now_s)
             if frames:
                 self._connection.sendall(b"".join(frames))
+            if time.perf_counter() - started_s > self._max_wait_s:  # they take longer than those before
+                following += self._refuse([each for each, done in zip(requests, answered, strict=True) if not done])
+                break
         self._journal.words[BUSY_SINCE] = 0
-        self._window.answered(len(requests), time.perf_counter() - started_s)
+        took_s = time.perf_counter() - started_s
+        request_s = took_s / max(1, sum(answered))
+        self._request_s += (_MEMORY if self._request_s else 1.0) * (request_s - self._request_s)
+        self._window.answered(len(requests), took_s)
+        return following
+
+    def _refuse(self, requests: list[tuple[int | Lent, bytes]]) -> list[tuple[int | Lent, bytes]]:
+        """Tell those for whom there is no room; what came meanwhile on their connections waits for the next look."""
+        now_s = time.time()
+        following: list[tuple[int | Lent, bytes]] = []
+        for asker, _ in requests:
+            if isinstance(asker, int):
+                self._connection.sendall(pack(asker, 429, _TOO_MANY))
+            else:
+                following += self._lent.answer(asker, 429, _TOO_MANY, now_s)
         return following
 
     def _explain(self) -> None:

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple, Protocol
 
 from enginehouse.modelserver.adapters.base import Call
 from enginehouse.modelserver.codecs import dumps, dumps_slowly, jsonable, parse_request
-from enginehouse.modelserver.errors import PredictionError, describe
+from enginehouse.modelserver.errors import INPUTS_CODE, MODEL_CODE, OUTPUTS_CODE, PredictionError, describe
 
 PREDICTIONS, EXPLANATIONS = "predictions", "explanations"
 DEFAULT_MAX_ROWS = 1024
 """A merged call has at most this many rows; a single request may have more and then runs alone."""
-
+_BLAME_S = 0.5
+"""For finding the instance that a call fails for."""
 
 Observe = Callable[[str, float, int], None]
 
@@ -81,7 +82,7 @@ class Batcher:
                     continue
                 call = self._adapter.prepare(request)
             except Exception as error:
-                at_once.append(_failure(index, error))
+                at_once.append(_failure(index, error, INPUTS_CODE))
                 continue
             key = ("alone", index) if call.merge_key is None else ("merge", call.merge_key)
             groups.setdefault(key, []).append((index, call))
@@ -113,12 +114,38 @@ class Batcher:
     def _run_alone(self, index: int, call: Call) -> BatchAnswer:
         try:
             rows = self._timed_run(call, 1)
+        except (Exception, SystemExit) as error:  # a model's predict may call sys.exit
+            if isinstance(error, PredictionError) and error.code != OUTPUTS_CODE:
+                error.detail += self._blame(call)
+            return _failure(index, error, MODEL_CODE)
+        try:
             started_s = time.perf_counter()
             answer = _success(self._key, index, rows)
             self._observe("encode", time.perf_counter() - started_s, 1)
             return answer
-        except (Exception, SystemExit) as error:  # a model's predict may call sys.exit
-            return _failure(index, error)
+        except Exception as error:
+            return _failure(index, error, OUTPUTS_CODE)
+
+    def _blame(self, call: Call) -> str:
+        """Which instance a failed call fails for, found by halving; "" where that takes too long or has no answer."""
+        if call.merge_key is None or not 1 < call.n_rows <= self._max_rows:
+            return ""
+        start, end = 0, call.n_rows
+        give_up_s = time.perf_counter() + _BLAME_S
+        while end - start > 1:
+            middle = (start + end) // 2
+            start, end = (start, middle) if self._fails(call, start, middle) else (middle, end)
+            if time.perf_counter() > give_up_s:
+                return ""
+        return f" (Instance {start}.)" if self._fails(call, start, end) else ""
+
+    def _fails(self, call: Call, start: int, end: int) -> bool:
+        arrays = tuple(array[start:end] for array in call.arrays)
+        try:
+            self._adapter.run(Call(call.signature, arrays, end - start, call.merge_key))
+        except (Exception, SystemExit):
+            return True
+        return False
 
     def _run_merged(self, part: list[tuple[int, Call]]) -> list[BatchAnswer] | None:
         try:
@@ -153,8 +180,10 @@ def _success(key: str, index: int, rows: list[Any]) -> BatchAnswer:
     return BatchAnswer(index, 200, body)
 
 
-def _failure(index: int, error: BaseException) -> BatchAnswer:
+def _failure(index: int, error: BaseException, code: int) -> BatchAnswer:
     if not isinstance(error, PredictionError):
         traceback.print_exception(error, file=sys.stderr)
         error = PredictionError(f"unknown error: {type(error).__name__}: {describe(error)}")
+    if error.code is None:
+        error.code = code
     return BatchAnswer(index, error.http_status, dumps(error.body()))

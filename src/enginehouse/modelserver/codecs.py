@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from enginehouse.modelserver.errors import MalformedRequest, PredictionError
+from enginehouse.modelserver.errors import OUTPUTS_CODE, MalformedRequest, PredictionError
 
 Array = npt.NDArray[Any]
 
@@ -118,7 +118,8 @@ def encode_bytes(value: Any, *, alias: str) -> Any:
         return raw.decode()
     except UnicodeDecodeError:
         raise PredictionError(
-            f"The output {alias} holds bytes that are not UTF-8. Let the alias of a binary output end in _bytes."
+            f"The output {alias} holds bytes that are not UTF-8. Let the alias of a binary output end in _bytes.",
+            OUTPUTS_CODE,
         ) from None
 
 

@@ -19,6 +19,12 @@ from typing import Any, ClassVar
 
 PREDICTION_ERROR_STATUS = 200
 
+# The codes of the original's prediction library; 0 is a failure to load.
+INPUTS_CODE = 1
+MODEL_CODE = 2
+OUTPUTS_CODE = 3
+USER_CODE = 4
+
 
 class ModelServerError(Exception):
     """Base of all errors here; `detail` is the framework's or our own sentence."""
@@ -36,13 +42,22 @@ class ModelLoadError(ModelServerError):
 
 
 class PredictionError(ModelServerError):
-    """The instances of one request got no predictions. `detail` begins with the original's words where it had any."""
+    """The instances of one request got no predictions. `detail` begins with the original's words where it had any.
+
+    Attributes:
+        code: one of the `*_CODE`s; set by the batcher where the one who raised it left it open.
+    """
 
     http_status: ClassVar[int] = PREDICTION_ERROR_STATUS
 
+    def __init__(self, detail: str, code: int | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+
     def body(self) -> dict[str, Any]:
         """The JSON body of the answer."""
-        return {"error": f"Prediction failed: {self.detail}"}
+        code = "" if self.code is None else f" (Error code: {self.code})"
+        return {"error": f"Prediction failed: {self.detail}{code}"}
 
 
 class MalformedRequest(PredictionError):

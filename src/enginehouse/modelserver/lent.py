@@ -252,7 +252,8 @@ class LentConnections:
 
 def _head(status: int) -> bytes:
     date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
+    again = "retry-after: 1\r\n" if status == HTTPStatus.TOO_MANY_REQUESTS else ""
     return (
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ndate: {date}\r\n"
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ndate: {date}\r\n{again}"
         "content-type: application/json; charset=UTF-8\r\ncontent-length: "
     ).encode()

@@ -22,10 +22,11 @@ from enginehouse.metadata.base import MetadataStore
 from enginehouse.metadata.records import NewEvent, OperationRecord, VersionRecord
 from enginehouse.registry.artifacts import directory_prefix
 from enginehouse.registry.directory import OVERLAY_LINK, StoredVersions
-from enginehouse.registry.messages import response_of, version_message
+from enginehouse.registry.messages import SCHEMA, response_of, version_message
 from enginehouse.runtimes.cache import Environment, RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue
 from enginehouse.runtimes.errors import RuntimesError
+from enginehouse.serving.scaling import Scaling
 from enginehouse.serving.types import DeployReport, ModelLoadError, ServedVersion
 from enginehouse.storage.base import ObjectStore
 
@@ -44,6 +45,10 @@ class Servers(Protocol):
 
     async def retire(self, uid: str) -> None:
         """Stop what serves the version, if anything does."""
+        ...
+
+    async def rescale(self, version: ServedVersion) -> None:
+        """A version's scaling is another now, or an engine has just started: keep the nodes that it asks for."""
         ...
 
 
@@ -77,6 +82,9 @@ class Deployer:
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._sweep()
+        for version in self._store.versions_in_state("READY"):
+            if Scaling.of(version.request).min_nodes:
+                self.rescale(version)
         self._background.start()
 
     def stop(self) -> None:
@@ -93,6 +101,17 @@ class Deployer:
         if self._loop is not None:
             asyncio.run_coroutine_threadsafe(self._pool.retire(uid), self._loop)
         self._remove_files(uid)
+
+    def rescale(self, version: VersionRecord) -> None:
+        """Let the version have the nodes that it asks for, from now on."""
+        if self._loop is None:
+            return
+        try:
+            served = self._directory.served(version)
+        except EngineError as error:
+            _log.warning("%s keeps no node: %s", version.name, error.message)
+            return
+        asyncio.run_coroutine_threadsafe(self._pool.rescale(served), self._loop)
 
     def _remove_files(self, uid: str) -> None:
         for folder in (self._versions_dir / uid, self._versions_dir / f"{uid}.packages"):
@@ -134,7 +153,7 @@ class Deployer:
         self._store.put_operation(started)
         try:
             self._copy_artifacts(version)
-            self._load_and_test(version)
+            report = self._load_and_test(version)
         except Exception as error:
             if self._background.is_stopping:
                 return
@@ -143,7 +162,7 @@ class Deployer:
                 error = Internal(f"Create Version failed. {type(error).__name__}: {error}")
             self._fail(version, started, error)
         else:
-            self._succeed(version, started)
+            self._succeed(version, started, report)
         self._directory.forget(name.project, name.model_id)
 
     def _copy_artifacts(self, version: VersionRecord) -> None:
@@ -166,7 +185,7 @@ class Deployer:
             raise FailedPrecondition(f"The files below {uri} are gone.", field="version.deployment_uri")
         partial.rename(target)
 
-    def _load_and_test(self, version: VersionRecord) -> None:
+    def _load_and_test(self, version: VersionRecord) -> DeployReport:
         assert self._loop is not None
         resolution = self._directory.resolution(version)
         try:
@@ -176,7 +195,7 @@ class Deployer:
         self._install_packages(version, environment)
         served = self._directory.served(version)
         future = asyncio.run_coroutine_threadsafe(self._pool.deploy(served), self._loop)
-        future.result()
+        return future.result()
 
     def _packages(self, version: VersionRecord) -> list[Path]:
         """Where the copies of the version's packages lie, in their order."""
@@ -199,14 +218,17 @@ class Deployer:
         link.unlink(missing_ok=True)
         link.symlink_to(overlay)
 
-    def _succeed(self, version: VersionRecord, operation: OperationRecord) -> None:
+    def _succeed(self, version: VersionRecord, operation: OperationRecord, report: DeployReport) -> None:
         ready = replace(version, state="READY", revision=version.revision + 1)
         default_id = self._store.get_model(version.name.model).default_version_id
         message = version_message(ready, is_default=version.name.version_id == default_id)
         ended = replace(operation, end_time_ns=self._clock.time_ns(), response=response_of(message))
         self._store.change_version(
             version.name,
-            lambda old: (replace(old, state="READY", error_message=""), [NewEvent("state", "loaded and tested")]),
+            lambda old: (
+                replace(old, state="READY", error_message="", request={**old.request, SCHEMA: report.signatures}),
+                [NewEvent("state", f"loaded in {report.load_s:.1f} s; test call {report.self_test}")],
+            ),
             operation=ended,
         )
 

@@ -5,17 +5,21 @@ In: project, model and maybe version. Out: a `ServedVersion`, or a core error th
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
-from enginehouse.core.errors import FailedPrecondition, Unavailable
+from enginehouse.core.errors import FailedPrecondition, NotFound, Unavailable
 from enginehouse.core.names import ModelName, VersionName
 from enginehouse.metadata.base import MetadataStore
 from enginehouse.metadata.records import VersionRecord
-from enginehouse.modelserver import CUSTOM
+from enginehouse.modelserver import CUSTOM, is_old
+from enginehouse.registry.messages import TRAFFIC
 from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue, Resolution
+from enginehouse.serving.scaling import Scaling
+from enginehouse.serving.traffic import RollBack, Split, Traffic
 from enginehouse.serving.types import Sample, ServedVersion
 
 OVERLAY_LINK = "overlay"
@@ -71,6 +75,26 @@ class StoredVersions:
             )
         return version
 
+    def traffic(self, project: str, model_id: str) -> Traffic | None:
+        """How requests without a version are shared out; None where all go to the default one.
+
+        A version that can't be served now has no share, and without the default one there is nothing to share out.
+        """
+        model = self._store.get_model(ModelName(project, model_id))
+        stored = model.request.get(TRAFFIC, {})
+        shares: dict[str, int] = stored.get("shares", {})
+        versions = {}
+        for version_id in shares:
+            with contextlib.suppress(NotFound, FailedPrecondition, Unavailable):
+                versions[version_id] = self.resolve(project, model_id, version_id)
+        base = model.default_version_id
+        if base not in versions or versions.keys() == {base}:
+            return None
+        left = {version_id: shares[version_id] for version_id in versions}
+        if not sum(left.values()):
+            return None
+        return Traffic(Split(left, base, versions, RollBack(**stored["rollBack"])))
+
     def resolution(self, version: VersionRecord) -> Resolution:
         """The runtime that `version` asked for."""
         request = version.request
@@ -94,6 +118,8 @@ class StoredVersions:
             site_dirs=self._site_dirs(version),
             sample=_sample(version),
             explanation=json.dumps(config) if (config := version.request.get("explanationConfig")) else "",
+            in_worker=is_old(resolution.python_version),
+            scaling=Scaling.of(version.request),
         )
 
     def packages_dir(self, version: VersionRecord) -> Path:

@@ -11,12 +11,21 @@ from enginehouse.metadata.records import ModelRecord, OperationRecord, VersionRe
 from enginehouse.schemas.ml_v1 import Model, Operation, OperationMetadata, Status, Version
 from enginehouse.schemas.wire import from_builtins, to_builtins
 
+TRAFFIC = "enginehouseTraffic"
+"""Where a model's request record holds how its requests are shared out (`registry.traffic`); no field of the API."""
+SCHEMA = "enginehouseSchema"
+"""Where a version's request record holds what the model told of its inputs and outputs; no field of the API."""
 _TYPE_PREFIX = "type.googleapis.com/google.cloud.ml.v1."
+
+
+def fields_of(request: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a stored request that the API has."""
+    return {key: value for key, value in request.items() if key not in (TRAFFIC, SCHEMA)}
 
 
 def version_message(version: VersionRecord, *, is_default: bool) -> Version:
     """A version with its full name, state and times."""
-    message = from_builtins(Version, version.request)
+    message = from_builtins(Version, fields_of(version.request))
     message.name = str(version.name)
     message.is_default = is_default
     message.state = version.state
@@ -32,7 +41,7 @@ def version_message(version: VersionRecord, *, is_default: bool) -> Version:
 
 def model_message(model: ModelRecord, default_version: VersionRecord | None) -> Model:
     """A model with its full name and, where it has one, its default version."""
-    message = from_builtins(Model, model.request)
+    message = from_builtins(Model, fields_of(model.request))
     message.name = str(model.name)
     if default_version is not None:
         message.default_version = version_message(default_version, is_default=True)
@@ -54,7 +63,7 @@ def operation_message(operation: OperationRecord) -> Operation:
         metadata.end_time = format_time(operation.end_time_ns)
     if operation.version_id:
         name = VersionName(operation.model.project, operation.model.model_id, operation.version_id)
-        metadata.version = from_builtins(Version, operation.request | {"name": str(name)})
+        metadata.version = from_builtins(Version, fields_of(operation.request) | {"name": str(name)})
     return Operation(
         name=str(operation.name),
         metadata={"@type": _TYPE_PREFIX + "OperationMetadata", **to_builtins(metadata)},

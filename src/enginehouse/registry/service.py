@@ -43,9 +43,9 @@ from enginehouse.storage.base import ObjectStore
 DEFAULT_REGION = "us-central1"
 DEFAULT_MACHINE_TYPE = "mls1-c1-m2"
 _MODEL_MASK = {"description", "labels", "etag", "default_version.name"}
-_VERSION_MASK = {"description", "labels", "etag", "auto_scaling.min_nodes", "auto_scaling.max_nodes"} | {
-    "manual_scaling.nodes",
-    "request_logging_config",
+_VERSION_MASK = {"description", "labels", "etag", "request_logging_config"} | {
+    *("auto_scaling", "auto_scaling.min_nodes", "auto_scaling.max_nodes", "auto_scaling.metrics"),
+    *("manual_scaling", "manual_scaling.nodes"),
 }
 _UNSUPPORTED = {
     "container": "Custom containers are not available in this release.",
@@ -59,6 +59,7 @@ class RegistryService:
         wake: called when there is a new operation for the deployer.
         forget: called with (project, model_id) whenever what serves under that name may have changed.
         retire: called with the uid of a version that is gone.
+        rescale: called with a version that asks for another number of nodes now.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class RegistryService:
         wake: Callable[[], None],
         forget: Callable[[str, str], None],
         retire: Callable[[str], None],
+        rescale: Callable[[VersionRecord], None] = lambda version: None,
     ) -> None:
         self._store = store
         self._storage = storage
@@ -79,6 +81,7 @@ class RegistryService:
         self._wake = wake
         self._forget = forget
         self._retire = retire
+        self._rescale = rescale
 
     # --- models ---
 
@@ -183,6 +186,7 @@ class RegistryService:
         check_explanation(version.explanation_config, framework)
         now_ns = self._clock.time_ns()
         request = to_builtins(_as_requested(version))
+        _check_scaling(request)
         record = VersionRecord(
             name=name,
             uid=ids.new_id(),
@@ -291,10 +295,15 @@ class RegistryService:
         def change(old: VersionRecord) -> tuple[VersionRecord, Sequence[NewEvent]]:
             ids.check_etag(version.etag, old.revision)
             _refuse_while_changing(old)
-            return replace(old, request=_patched(old.request, version, update_mask - {"etag"})), []
+            request = _patched(old.request, version, update_mask - {"etag"})
+            _check_scaling(request)
+            return replace(old, request=request), []
 
         changed = self._store.change_version(name, change)
         self._forget(name.project, name.model_id)
+        rescaled = any(path.startswith(("auto_scaling", "manual_scaling")) for path in update_mask)
+        if rescaled and changed.state == "READY":
+            self._rescale(changed)
         return self._done(
             "UPDATE_VERSION", name.model, name.version_id, changed.request, self._version_message(changed)
         )
@@ -406,6 +415,21 @@ def _check_request_logging(config: RequestLoggingConfig | None) -> None:
         raise InvalidArgument(
             f"{config.bigquery_table_name!r} is not project.dataset.table.", field=f"{field}.bigquery_table_name"
         )
+
+
+def _check_scaling(request: dict[str, Any]) -> None:
+    """The wishes for nodes go together."""
+    auto, manual = request.get("autoScaling"), request.get("manualScaling")
+    if auto and manual:
+        raise InvalidArgument("Give auto_scaling or manual_scaling, not both.", field="version.manual_scaling")
+    least, most = int((auto or {}).get("minNodes") or 0), int((auto or {}).get("maxNodes") or 0)
+    if least < 0 or most < 0 or (most and least > most):
+        raise InvalidArgument(
+            f"min_nodes is {least} and max_nodes {most}: 0 ≤ min_nodes ≤ max_nodes is needed.",
+            field="version.auto_scaling.min_nodes",
+        )
+    if manual and int(manual.get("nodes") or 0) < 1:
+        raise InvalidArgument("At least one node is needed.", field="version.manual_scaling.nodes")
 
 
 def _check_mask(update_mask: frozenset[str], allowed: set[str]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from enginehouse.core.background import Background
 from enginehouse.core.clock import Clock
 from enginehouse.metadata.base import MetadataStore
-from enginehouse.serving.server import VersionServer
+from enginehouse.serving.nodes import NodeGroup
 
 _PASS_S = 10.0
 
@@ -22,7 +22,7 @@ class VersionUses:
         servers: those of all versions that were used since the engine started.
     """
 
-    def __init__(self, store: MetadataStore, servers: Callable[[], Iterable[VersionServer]], clock: Clock) -> None:
+    def __init__(self, store: MetadataStore, servers: Callable[[], Iterable[NodeGroup]], clock: Clock) -> None:
         self._store = store
         self._servers = servers
         self._clock = clock

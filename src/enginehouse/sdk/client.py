@@ -163,12 +163,34 @@ class Models(Collection):
     def __init__(self, transport: Transport, parent: str) -> None:
         super().__init__(transport, f"{parent}/models", "models")
 
+    def traffic(self, model: str) -> Resource:
+        """How the model's requests are shared out to its versions."""
+        return dict(self._transport.json("GET", self._traffic_path(model)))
+
+    def set_traffic(self, model: str, shares: Mapping[str, int], roll_back: Mapping[str, float]) -> Resource:
+        """Share them out by percent; none for the default version alone."""
+        if not shares:
+            return dict(self._transport.json("DELETE", self._traffic_path(model)))
+        body = {"shares": dict(shares), "rollBack": dict(roll_back)}
+        return dict(self._transport.json("PUT", self._traffic_path(model), body))
+
+    def _traffic_path(self, model: str) -> str:
+        return f"/enginehouse{self.path(model)}/traffic"
+
 
 class Versions(Collection):
     """`projects.models.versions` of one model."""
 
     def __init__(self, transport: Transport, path: str) -> None:
         super().__init__(transport, path, "versions")
+
+    def serving(self, version: str) -> Resource:
+        """How a version is served now, and what its model told of its inputs and outputs."""
+        return dict(self._transport.json("GET", f"/enginehouse{self.path(version)}/serving"))
+
+    def restart(self, version: str) -> None:
+        """Replace the version's model servers by new ones, without losing a request."""
+        self._transport.json("POST", f"/enginehouse{self.path(version)}/restart", {})
 
     def set_default(self, version: str) -> Resource:
         return dict(self._transport.json("POST", f"{self.path(version)}:setDefault", {}))

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 from enginehouse.modelserver.journal import BOUNDS_S, CLOSED, PHASES
+from enginehouse.serving.nodes import NodeGroup
 from enginehouse.serving.pool import ServerPool
-from enginehouse.serving.server import VersionServer
 
 _DURATION = "enginehouse_prediction_phase_seconds"
 _CLOSED = "enginehouse_prediction_batches_total"
@@ -17,37 +17,37 @@ _LENT = "enginehouse_model_server_lent_connections"
 
 def render(pool: ServerPool) -> str:
     """All metrics of the prediction path."""
-    servers = pool.servers()
+    groups = pool.groups()
     lines = [
         f"# HELP {_DURATION} Time of prediction requests in each phase: queue, decode, model, encode.",
         f"# TYPE {_DURATION} histogram",
-        *(line for server in servers for line in _durations(server)),
+        *(line for group in groups for line in _durations(group)),
         f"# HELP {_CLOSED} Batches of requests by what closed them.",
         f"# TYPE {_CLOSED} counter",
         *(
-            f'{_CLOSED}{{{_labels(server)},closed_by="{reason}"}} {server.counters[word]}'
-            for server in servers
+            f'{_CLOSED}{{{_labels(group)},closed_by="{reason}"}} {group.counters[word]}'
+            for group in groups
             for reason, word in CLOSED.items()
         ),
-        f"# HELP {_UP} Whether the version's model server is running.",
+        f"# HELP {_UP} Nodes of the version: model servers that are running.",
         f"# TYPE {_UP} gauge",
-        *(f"{_UP}{{{_labels(server)}}} {int(server.pid is not None)}" for server in servers),
+        *(f"{_UP}{{{_labels(group)}}} {len(group.pids)}" for group in groups),
         f"# HELP {_LENT} Client connections that the model server answers itself.",
         f"# TYPE {_LENT} gauge",
-        *(f"{_LENT}{{{_labels(server)}}} {len(server.lender or ())}" for server in servers),
+        *(f"{_LENT}{{{_labels(group)}}} {group.n_lent}" for group in groups),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _labels(server: VersionServer) -> str:
-    name = server.version.name
+def _labels(group: NodeGroup) -> str:
+    name = group.version.name
     return f'project="{name.project}",model="{name.model_id}",version="{name.version_id}"'
 
 
-def _durations(server: VersionServer) -> Iterator[str]:
+def _durations(group: NodeGroup) -> Iterator[str]:
     for phase, first in PHASES.items():
-        labels = f'{_labels(server)},phase="{phase}"'
-        *counts, total_ns = server.counters[first : first + len(BOUNDS_S) + 2]
+        labels = f'{_labels(group)},phase="{phase}"'
+        *counts, total_ns = group.counters[first : first + len(BOUNDS_S) + 2]
         bounds = [*(f"{bound:g}" for bound in BOUNDS_S), "+Inf"]
         for bound, count in zip(bounds, accumulate(counts), strict=True):
             yield f'{_DURATION}_bucket{{{labels},le="{bound}"}} {count}'

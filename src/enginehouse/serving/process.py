@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import math
 import os
+import resource
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import IO, cast
@@ -23,6 +25,7 @@ from enginehouse import modelserver
 from enginehouse.modelserver.frames import CONTROL_ID, HEADER, PREDICT, FrameReader
 from enginehouse.modelserver.journal import Journal
 from enginehouse.serving.lending import Lender
+from enginehouse.serving.limits import Limits
 from enginehouse.serving.types import Answer, DeployReport, ModelLoadError, ServedVersion
 
 _MAIN = Path(modelserver.__file__).with_name("__main__.py")
@@ -86,7 +89,7 @@ class ModelProcess(asyncio.Protocol):
         self._loop.add_reader(self._pidfd, self._reap)
 
     @classmethod
-    async def start(cls, version: ServedVersion, log_path: Path, *, max_rows: int) -> ModelProcess:
+    async def start(cls, version: ServedVersion, log_path: Path, limits: Limits) -> ModelProcess:
         """Spawn the model server of `version`, its output appended to `log_path`. It is not ready yet.
 
         Raises:
@@ -100,7 +103,7 @@ class ModelProcess(asyncio.Protocol):
                 log_start_bytes = log.tell()
                 # Blocking, but for a millisecond; and it must be this thread, with which the child dies.
                 process = subprocess.Popen(  # noqa: ASYNC220
-                    _command(version, theirs.fileno(), channel.fileno(), journal_fd, max_rows),
+                    _command(version, theirs.fileno(), channel.fileno(), journal_fd, limits),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -109,6 +112,9 @@ class ModelProcess(asyncio.Protocol):
                     env=_environment(),
                     start_new_session=True,
                 )
+            if limits.memory_bytes:
+                with contextlib.suppress(ProcessLookupError):
+                    resource.prlimit(process.pid, resource.RLIMIT_DATA, (limits.memory_bytes, limits.memory_bytes))
         except OSError as error:
             ours.close()
             our_channel.close()
@@ -249,16 +255,25 @@ class ModelProcess(asyncio.Protocol):
             self._control.exception()  # looked at: nobody may be waiting for it any more
 
 
-def _command(version: ServedVersion, socket_fd: int, channel_fd: int, journal_fd: int, max_rows: int) -> list[str]:
-    command = [str(version.python), "-I", str(_MAIN)]
+def _command(version: ServedVersion, socket_fd: int, channel_fd: int, journal_fd: int, limits: Limits) -> list[str]:
+    command = [sys.executable if version.in_worker else str(version.python), "-I", str(_MAIN)]
     command += ["--socket-fd", str(socket_fd), "--channel-fd", str(channel_fd), "--journal-fd", str(journal_fd)]
     command += ["--parent-pid", str(os.getpid())]
     command += ["--framework", version.framework, "--directory", str(version.directory)]
-    command += ["--max-rows", str(max_rows), "--started-s", repr(time.time())]
+    command += [
+        "--max-rows",
+        str(limits.max_batch_rows),
+        "--max-wait-s",
+        str(limits.max_wait_s),
+        "--started-s",
+        repr(time.time()),
+    ]
     if version.explanation:
         command += ["--explanation", version.explanation]
     for directory in version.site_dirs:
         command += ["--site-dir", str(directory)]
+    if version.in_worker:
+        command += ["--outside", str(version.python)]
     return command
 
 

@@ -11,6 +11,7 @@ the other APIs: whatever ends in `:predict` or `:explain` belongs here.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, NoReturn
 
@@ -23,9 +24,11 @@ from enginehouse.core.errors import (
     Internal,
     InvalidArgument,
     NotFound,
+    Unavailable,
 )
 from enginehouse.modelserver.frames import EXPLAIN
 from enginehouse.serving.pool import ServerPool
+from enginehouse.serving.traffic import Traffic, Verdict
 from enginehouse.serving.types import Answer, ServedVersion, VersionDirectory
 
 Scope = MutableMapping[str, Any]
@@ -34,6 +37,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 SUFFIXES = (":predict", ":explain")
+_FAILED = b'{"error"'
 
 
 Record = Callable[[str, float, str, str, bytes, bytes], None]
@@ -57,16 +61,26 @@ class PredictApp:
         pool: knows their servers.
         max_body_bytes: longer request bodies are refused.
         record: keeps a sample of the requests; see `recording.RequestRecorder.record`.
+        roll_back: told (project, model, verdict) when a version that gets a share of a model's requests is worse than
+            the default one.
     """
 
     def __init__(
-        self, directory: VersionDirectory, pool: ServerPool, *, max_body_bytes: int, record: Record = _keep_nothing
+        self,
+        directory: VersionDirectory,
+        pool: ServerPool,
+        *,
+        max_body_bytes: int,
+        record: Record = _keep_nothing,
+        roll_back: Callable[[str, str, Verdict], None] = lambda project, model_id, verdict: None,
     ) -> None:
         self._directory = directory
         self._pool = pool
         self._max_body_bytes = max_body_bytes
         self._record = record
+        self._roll_back = roll_back
         self._versions: dict[str, ServedVersion] = {}
+        self._traffic: dict[str, tuple[str, str, Traffic]] = {}
         self._paths: dict[tuple[str, str], set[str]] = {}
 
     @staticmethod
@@ -77,6 +91,7 @@ class PredictApp:
     def forget(self, project: str, model_id: str) -> None:
         """Ask again for the versions of a model: it was changed, or one of its versions was."""
         for path in self._paths.pop((project, model_id), ()):
+            self._traffic.pop(path, None)
             version = self._versions.pop(path, None)
             if version is not None:
                 self._pool.recall(version.uid)
@@ -95,13 +110,14 @@ class PredictApp:
                 raise DeadlineExceeded("The model gave no prediction in time.")
             if scope["path"].endswith(":explain"):
                 status, body = await self._pool.predict(_explained(version), request, EXPLAIN)
+            elif scope["path"] in self._traffic:
+                status, body = await self._predict_split(scope["path"], request)
             else:
                 status, body = await self._pool.predict(version, request)
-                if (sample := version.sample) is None:
+                if version.sample is None:
                     self._lend(scope, version.uid)
-                elif status == 200:  # sampled here, so the connection stays here
-                    name = version.name
-                    self._record(sample.table, sample.share, name.model_id, name.version_id, request, body)
+                else:  # sampled here, so the connection stays here
+                    self._keep(version, request, status, body)
         except ClientGone:
             return
         except EngineError as error:
@@ -110,6 +126,39 @@ class PredictApp:
             await _respond(send, *_error_answer(Internal("Internal error encountered.")))
             raise error
         await _respond(send, status, body)
+
+    def _keep(self, version: ServedVersion, request: bytes, status: int, body: bytes) -> None:
+        """Keep a request and its answer, if its version is sampled."""
+        if (sample := version.sample) is not None and status == 200:
+            name = version.name
+            self._record(sample.table, sample.share, name.model_id, name.version_id, request, body)
+
+    async def _predict_split(self, path: str, request: bytes) -> Answer:
+        """One request of a model whose requests are shared out: drawn anew for each, so no connection is lent.
+
+        What another version can't answer for a fault of its own is answered by the base, and counted against it.
+        """
+        project, model_id, traffic = self._traffic[path]
+        split = traffic.split
+        version_id = traffic.choose(self._pool.is_ready)
+        began_s = time.perf_counter()
+        failed = True
+        try:
+            answer = await self._pool.predict(split.versions[version_id], request)
+            failed = answer.status >= 500 or answer.body.startswith(_FAILED)
+            self._keep(split.versions[version_id], request, *answer)
+            return answer
+        except (Internal, Unavailable, DeadlineExceeded):
+            if version_id == split.base:
+                raise
+            return await self._pool.predict(split.versions[split.base], request)
+        except EngineError:
+            failed = False  # too many requests, too large a body: not the version's fault
+            raise
+        finally:
+            verdict = traffic.observe(version_id, failed=failed, seconds=time.perf_counter() - began_s)
+            if verdict is not None:
+                self._roll_back(project, model_id, verdict)
 
     def _lend(self, scope: Scope, uid: str) -> None:
         """Let the model server answer the next request on this connection itself, if it is like this one."""
@@ -127,6 +176,12 @@ class PredictApp:
             case _:
                 _not_found(path)
         version = self._directory.resolve(project, model_id, version_id)
+        is_shared = version_id is None and path.endswith(":predict")
+        traffic = self._directory.traffic(project, model_id) if is_shared else None
+        if traffic is not None:
+            self._traffic[path] = (project, model_id, traffic)
+            for other in traffic.split.versions.values():
+                self._pool.wake(other)
         self._versions[path] = version
         self._paths.setdefault((project, model_id), set()).add(path)
         return version

@@ -12,15 +12,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from enginehouse.core.errors import DeadlineExceeded, Internal, ResourceExhausted, Unavailable
 from enginehouse.modelserver.frames import PREDICT
 from enginehouse.modelserver.journal import BOUNDS_S, N_COUNTERS, PHASES
 from enginehouse.serving.lending import Lender
+from enginehouse.serving.limits import Limits
 from enginehouse.serving.process import ModelProcess, ServerGone
 from enginehouse.serving.types import Answer, DeployReport, ModelLoadError, ServedVersion
+from enginehouse.serving.usage import cpu_s, memory_bytes
 
 _TRIES_AFTER_KILL = 4
 """A SIGKILL comes from outside (an operator, the kernel short of memory), so it is held against a request only when
@@ -28,37 +30,25 @@ it strikes again and again while that request runs alone. Any other death of a p
 that request's."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What one version's server may use.
+class VersionServer:
+    """Answers requests of one version: one of its nodes.
 
     Args:
-        predict_timeout_s: from a request's arrival to its answer, the start of the server included.
-        load_timeout_s: from the start of the process until the model is loaded and tested.
-        idle_s: without a request for so long, the process is stopped.
-        max_pending: requests in flight; one more is refused with RESOURCE_EXHAUSTED.
-        max_pending_bytes: their bodies together.
-        max_batch_rows: rows of a merged call; 1 turns merging off.
+        make_room: awaited before a process starts.
     """
 
-    predict_timeout_s: float = 60.0
-    load_timeout_s: float = 300.0
-    idle_s: float = 900.0
-    max_pending: int = 1024
-    max_pending_bytes: int = 256 * 1024 * 1024
-    max_batch_rows: int = 1024
-
-
-DEFAULT_LIMITS = Limits()
-
-
-class VersionServer:
-    """Answers the requests of one version."""
-
-    def __init__(self, version: ServedVersion, log_path: Path, limits: Limits) -> None:
+    def __init__(
+        self,
+        version: ServedVersion,
+        log_path: Path,
+        limits: Limits,
+        *,
+        make_room: Callable[[VersionServer], Awaitable[None]] | None = None,
+    ) -> None:
         self.version = version
         self._log_path = log_path
         self._limits = limits
+        self._make_room = make_room
         self._loop = asyncio.get_running_loop()
         self._process: ModelProcess | None = None
         self._report: DeployReport | None = None
@@ -106,6 +96,31 @@ class VersionServer:
             return 0.0
         idle_s = self._loop.time() - self._used_at
         return idle_s if self.lender is None else min(idle_s, self.lender.unused_s)
+
+    @property
+    def unused_s(self) -> float:
+        """Seconds since the last request, on whatever way it came; those in flight are as old as their arrival."""
+        unused_s = self._loop.time() - self._used_at
+        return unused_s if self.lender is None else min(unused_s, self.lender.unused_s)
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether a process is on its way."""
+        return self._starting is not None
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time of the process that is ready; 0 without one."""
+        return 0.0 if self.pid is None else cpu_s(self.pid)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of the process that is ready; 0 without one."""
+        return 0 if self.pid is None else memory_bytes(self.pid)
+
+    async def ensure(self) -> None:
+        """Have a ready process, unless one failed a moment ago. Raises ModelLoadError, Unavailable."""
+        await self._ready_process()
 
     async def deploy(self) -> DeployReport:
         """Load and test the model now, if that is not done already.
@@ -229,7 +244,9 @@ class VersionServer:
             raise
 
     async def _start(self) -> ModelProcess:
-        process = await ModelProcess.start(self.version, self._log_path, max_rows=self._limits.max_batch_rows)
+        if self._make_room is not None:
+            await self._make_room(self)
+        process = await ModelProcess.start(self.version, self._log_path, self._limits)
         try:
             async with asyncio.timeout(self._limits.load_timeout_s):
                 self._report = await process.ready()

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from enginehouse.core.errors import FailedPrecondition
 from enginehouse.core.names import VersionName
+from enginehouse.serving.scaling import Scaling
+
+if TYPE_CHECKING:
+    from enginehouse.serving.traffic import Traffic
 
 
 class Sample(NamedTuple):
@@ -34,6 +38,8 @@ class ServedVersion:
         site_dirs: directories with the user's own packages, put on the model server's path in this order.
         sample: which of its requests are kept, and where.
         explanation: its explanationConfig as JSON; "" where it is not to be explained.
+        in_worker: `python` is too old for the model server, which runs on the engine's and has a worker there.
+        scaling: how many nodes it has.
     """
 
     name: VersionName
@@ -44,6 +50,8 @@ class ServedVersion:
     site_dirs: tuple[Path, ...] = ()
     explanation: str = ""
     sample: Sample | None = None
+    in_worker: bool = False
+    scaling: Scaling = field(default_factory=Scaling)
 
 
 @dataclass(frozen=True)
@@ -97,5 +105,13 @@ class VersionDirectory(Protocol):
         Raises:
             NotFound: no such model or version.
             FailedPrecondition: the model has no default version, or the version is not ready.
+        """
+        ...
+
+    def traffic(self, project: str, model_id: str) -> Traffic | None:
+        """How requests without a version are shared out to the model's versions; None where all go to the default.
+
+        Raises:
+            NotFound: no such model.
         """
         ...

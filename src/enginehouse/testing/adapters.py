@@ -19,8 +19,8 @@ import pytest
 
 from enginehouse.core.names import VersionName
 from enginehouse.modelserver.frames import EXPLAIN, PREDICT
+from enginehouse.serving.limits import DEFAULT_LIMITS, Limits
 from enginehouse.serving.pool import ServerPool
-from enginehouse.serving.server import DEFAULT_LIMITS, Limits
 from enginehouse.serving.types import DeployReport, ModelLoadError, ServedVersion
 
 
@@ -34,6 +34,7 @@ class ExampleModel:
         directory: the model's files.
         instances: two or more that the model takes, with different predictions.
         bad_instance: one that it must refuse.
+        in_worker: the runtime's Python is an old one.
     """
 
     framework: str
@@ -41,12 +42,21 @@ class ExampleModel:
     directory: Path
     instances: list[Any]
     bad_instance: Any
+    in_worker: bool = False
 
     def version(self, directory: Path | None = None, *, explanation: str = "") -> ServedVersion:
         """This model, or the files in another directory, as a version."""
         directory = directory or self.directory
         name = VersionName("p", "m", "v")
-        return ServedVersion(name, directory.name, directory, self.framework, self.python, explanation=explanation)
+        return ServedVersion(
+            name,
+            directory.name,
+            directory,
+            self.framework,
+            self.python,
+            in_worker=self.in_worker,
+            explanation=explanation,
+        )
 
 
 class Served:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from enginehouse.modelserver import CUSTOM
 from enginehouse.modelserver.adapters.base import Adapter
 from enginehouse.modelserver.errors import ModelLoadError
+
+if TYPE_CHECKING:
+    from enginehouse.modelserver.worker.link import Outside
 
 _ADAPTERS = {
     "TENSORFLOW": ("tensorflow", "TensorFlowAdapter"),
@@ -18,12 +22,19 @@ _ADAPTERS = {
 }
 
 
-def load(framework: str, directory: Path) -> Adapter:
+def load(framework: str, directory: Path, outside: Outside | None = None) -> Adapter:
     """The adapter of `framework` with the model in `directory` loaded.
+
+    Args:
+        outside: the old runtime that it is loaded in; None for this process.
 
     Raises:
         ModelLoadError: the model cannot be loaded, or nobody knows the framework.
     """
+    if outside is not None:
+        from enginehouse.modelserver.adapters.outside import load_outside
+
+        return load_outside(framework, directory, outside)
     if framework.startswith(CUSTOM):
         from enginehouse.modelserver.adapters.custom import CustomAdapter
 

@@ -18,7 +18,7 @@ from typing import Any
 from enginehouse.modelserver.adapters.base import Adapter, Call
 from enginehouse.modelserver.adapters.tables import TableTarget, prepare_table
 from enginehouse.modelserver.codecs import jsonable
-from enginehouse.modelserver.errors import ModelLoadError, PredictionError, describe
+from enginehouse.modelserver.errors import USER_CODE, ModelLoadError, PredictionError, describe
 from enginehouse.modelserver.explain.metadata import Metadata
 from enginehouse.modelserver.explain.target import Explainable, Target
 
@@ -68,11 +68,13 @@ class CustomAdapter(Adapter, Explainable):
             predictions = jsonable(self._predictor.predict(instances, **kwargs))
         except Exception as error:
             raise PredictionError(
-                f"{_USER_CODE}: {self._class_name}.predict raised {type(error).__name__}: {describe(error)}"
+                f"{_USER_CODE}: {self._class_name}.predict raised {type(error).__name__}: {describe(error)}",
+                USER_CODE,
             ) from error
         if not isinstance(predictions, list):
             raise PredictionError(
-                f"{_USER_CODE}: {self._class_name}.predict must return a list, not {type(predictions).__name__}."
+                f"{_USER_CODE}: {self._class_name}.predict must return a list, not {type(predictions).__name__}.",
+                USER_CODE,
             )
         return predictions
 

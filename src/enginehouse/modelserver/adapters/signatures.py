@@ -16,7 +16,7 @@ from enginehouse.modelserver.adapters.base import Adapter, Call, merge_key, name
 from enginehouse.modelserver.adapters.signature_target import SignatureTarget
 from enginehouse.modelserver.adapters.tensors import TensorSpec, to_tensor
 from enginehouse.modelserver.codecs import encode_bytes, is_b64, jsonable, rows_of
-from enginehouse.modelserver.errors import ModelLoadError, PredictionError, describe
+from enginehouse.modelserver.errors import OUTPUTS_CODE, ModelLoadError, PredictionError, describe
 from enginehouse.modelserver.explain.metadata import Metadata
 from enginehouse.modelserver.explain.target import Explainable, Target
 
@@ -68,6 +68,10 @@ class SignatureAdapter(Adapter, Explainable):
         if self._default is None and len(signatures) == 1:
             self._default = next(iter(signatures))
 
+    def blames_data(self, error: Exception) -> bool:
+        """Whether the framework does not like the data, rather than having met a fault of the model."""
+        return isinstance(error, self.data_errors)
+
     def words(self, error: Exception) -> str:
         """The framework's own words, without what only its makers can read."""
         return describe(error)
@@ -92,6 +96,10 @@ class SignatureAdapter(Adapter, Explainable):
         arrays = tuple(to_tensor(spec, column) for spec, column in zip(signature.inputs, columns, strict=True))
         key = merge_key(name, arrays) if signature.mergeable else None
         return Call(name, arrays, len(instances), key)
+
+    def inputs(self, signature_name: str) -> tuple[TensorSpec, ...]:
+        """What a signature takes, in the order of a call's arrays."""
+        return self._signatures[signature_name].inputs
 
     def signature_name(self, asked: Any) -> str:
         """The signature that a request means.
@@ -148,7 +156,8 @@ class SignatureAdapter(Adapter, Explainable):
             raise PredictionError(
                 "Bad output from running tensorflow session: outputs had differing sizes in the batch (outer) "
                 f"dimension. See the outputs and their size: {sizes}. Check your model for bugs that effect the size "
-                "of the outputs."
+                "of the outputs.",
+                OUTPUTS_CODE,
             )
         return [dict(zip(aliases, row, strict=True)) for row in zip(*columns, strict=True)]
 
@@ -160,11 +169,12 @@ class SignatureAdapter(Adapter, Explainable):
         arrays = tuple(spec.zeros() for spec in signature.inputs)
         try:
             signature.function(*arrays)
-        except self.data_errors as error:
-            return (
-                f"inconclusive: the model refused a made-up instance of zeros or empty text with {self.words(error)}"
-            )
         except Exception as error:
+            if self.blames_data(error):
+                return (
+                    "inconclusive: the model refused a made-up instance of zeros or empty text with "
+                    f"{self.words(error)}"
+                )
             raise ModelLoadError(
                 f"Error loading the model: a test call of the signature {name} failed ({self.framework}): "
                 f"{self.words(error)}"

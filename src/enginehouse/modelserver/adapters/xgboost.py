@@ -4,16 +4,16 @@ scikit-learn style estimator."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xgboost
 
-from enginehouse.modelserver.adapters.base import Adapter, Call
-from enginehouse.modelserver.adapters.tables import SIGNATURE, TableTarget, load_pickled, prepare_table, type_name
-from enginehouse.modelserver.codecs import Array, rows_of
+from enginehouse.modelserver.adapters.boosters import BoosterAdapter
+from enginehouse.modelserver.adapters.tables import SIGNATURE, TableTarget, load_pickled, type_name
+from enginehouse.modelserver.codecs import Array
 from enginehouse.modelserver.errors import ModelLoadError, PredictionError, describe
 from enginehouse.modelserver.explain.metadata import Metadata
 from enginehouse.modelserver.explain.target import Explainable, Target
@@ -21,8 +21,8 @@ from enginehouse.modelserver.explain.target import Explainable, Target
 _BOOSTER_FILES = ("model.bst", "model.json", "model.ubj")
 
 
-class XgboostAdapter(Adapter, Explainable):
-    """A Booster or an XGBModel; predictions are the values of its `predict`.
+class XgboostAdapter(BoosterAdapter, Explainable):
+    """A model in this process.
 
     Boosters answer by `inplace_predict`, a third quicker than through a DMatrix. One thread per call: a served batch
     is too small for more.
@@ -31,7 +31,9 @@ class XgboostAdapter(Adapter, Explainable):
     def __init__(self, model: Any) -> None:
         self._model = model
         self._is_booster = isinstance(model, xgboost.Booster)
-        self._booster = model if self._is_booster else model.get_booster()
+        self._booster = booster = model if self._is_booster else model.get_booster()
+        names = booster.feature_names
+        super().__init__(f"xgboost {xgboost.__version__}", booster.num_features(), list(names) if names else None)
         if self._is_booster:
             model.set_param({"nthread": 1})
         else:
@@ -61,41 +63,6 @@ class XgboostAdapter(Adapter, Explainable):
                 f"{describe(error)}"
             ) from error
 
-    def signatures(self) -> dict[str, Any]:
-        inputs: dict[str, Any] = {"dtype": "float32", "shape": [None, self._booster.num_features()]}
-        if self._booster.feature_names:
-            inputs["features"] = list(self._booster.feature_names)
-        return {SIGNATURE: {"inputs": {"instances": inputs}, "outputs": {"predictions": {"shape": [None]}}}}
-
-    def prepare(self, request: Mapping[str, Any]) -> Call:
-        call = prepare_table(request, self._booster.feature_names)
-        array = call.arrays[0]
-        if array.dtype.kind not in "fiub":
-            raise PredictionError(
-                "Could not initialize DMatrix from inputs: all values must be numbers, null or true and false."
-            )
-        expected = self._booster.num_features()
-        if array.ndim != 2 or array.shape[1] != expected:
-            raise PredictionError(
-                f"Could not initialize DMatrix from inputs: each instance must be a list of {expected} numbers; "
-                f"the shape of the instances is {array.shape}."
-            )
-        return call
-
-    def prepare_rows(self, table: Array, signature_name: str, *, named: bool) -> Call | None:
-        if signature_name or table.shape[1] != self._booster.num_features():
-            return None
-        return Call(SIGNATURE, (table,), len(table), None)
-
-    def input_names(self, signature_name: str) -> list[str] | None:
-        return list(self._booster.feature_names) if self._booster.feature_names else None
-
-    def run(self, call: Call) -> list[Any]:
-        try:
-            return rows_of(self._predict(call.arrays[0]))
-        except Exception as error:
-            raise PredictionError(f"Exception during xgboost prediction: {describe(error)}") from error
-
     def signature_name(self, asked: Any) -> str:
         return SIGNATURE
 
@@ -103,7 +70,7 @@ class XgboostAdapter(Adapter, Explainable):
         if gradients:
             raise PredictionError("Explanation failed: XGBoost gives no gradients; use sampled Shapley.")
         name, score, labels = self._score()
-        names = self._booster.feature_names or ()
+        names = self._feature_names or ()
         return TableTarget(metadata, self.prepare, score, name, label_names=labels, feature_names=names)
 
     def _score(self) -> tuple[str, Callable[[Array], Any], list[str]]:
@@ -113,19 +80,9 @@ class XgboostAdapter(Adapter, Explainable):
         config = json.loads(self._booster.save_config())
         if config["learner"]["objective"]["name"] == "multi:softmax":  # it would give the number of a class
             return "margin", lambda table: self._booster.inplace_predict(table, predict_type="margin"), []
-        return "predictions", self._predict, []
+        return "predictions", self.predict, []
 
-    def _predict(self, array: Array) -> Array:
+    def predict(self, table: Array) -> Array:
         if self._is_booster:
-            return np.asarray(self._booster.inplace_predict(array))
-        return np.asarray(self._model.predict(array))
-
-    def self_test(self) -> str:
-        try:
-            self._predict(np.zeros((1, self._booster.num_features())))
-        except Exception as error:
-            raise ModelLoadError(
-                f"Unexpected error when calling the model with a test instance (xgboost {xgboost.__version__}): "
-                f"{type(error).__name__}: {describe(error)}"
-            ) from error
-        return "passed"
+            return np.asarray(self._model.inplace_predict(table))
+        return np.asarray(self._model.predict(table))
