@@ -1,56 +1,20 @@
-"""Random and grid search stay inside of the space and are the same after a restart; the median rule."""
+"""What a study is given by its configuration: suggestions and the judgement of the median rule."""
 
 from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from enginehouse.core.errors import FailedPrecondition
 from enginehouse.core.names import StudyName
 from enginehouse.metadata.records import StudyRecord, TrialRecord
 from enginehouse.schemas.optimizer import StudyConfig, TrialParameter
 from enginehouse.schemas.wire import from_builtins, to_builtins
-from enginehouse.tuning.search import SearchPolicy, draw, grid
-from enginehouse.tuning.study_config import check_parameters, check_study_config
+from enginehouse.tuning.search import SearchPolicy
+from enginehouse.tuning.space import Space
 
 NAME = StudyName("demo", "us-central1", "s")
 METRICS = [{"metric": "acc", "goal": "MAXIMIZE"}]
-SCALES = st.sampled_from(["UNIT_LINEAR_SCALE", "UNIT_LOG_SCALE", "UNIT_REVERSE_LOG_SCALE"])
-
-
-@st.composite
-def parameters(draw: st.DrawFn, name: str = "p", depth: int = 2, *, finite: bool = False) -> dict[str, Any]:
-    """Any parameter, with children for some of its values."""
-    kind = draw(st.sampled_from(["INTEGER", "CATEGORICAL", "DISCRETE", *([] if finite else ["DOUBLE"])]))
-    spec: dict[str, Any] = {"parameter": name, "type": kind}
-    if kind == "DOUBLE":
-        low, high = sorted(draw(st.tuples(*[st.floats(1e-9, 1e9)] * 2)))
-        return {**spec, "doubleValueSpec": {"minValue": low, "maxValue": high}, "scaleType": draw(SCALES)}
-    if kind == "INTEGER":
-        low = draw(st.integers(1, 2**40))
-        high = low + draw(st.integers(0, 3 if finite else 2**40))
-        spec |= {"integerValueSpec": {"minValue": str(low), "maxValue": str(high)}, "scaleType": draw(SCALES)}
-        field, values = "parentIntValues", [str(low)]
-    elif kind == "DISCRETE":
-        values = sorted(draw(st.sets(st.floats(-1e6, 1e6), min_size=1, max_size=3)))
-        spec["discreteValueSpec"] = {"values": values}
-        field = "parentDiscreteValues"
-    else:
-        values = sorted(draw(st.sets(st.text(max_size=3), min_size=1, max_size=3)))
-        spec["categoricalValueSpec"] = {"values": values}
-        field = "parentCategoricalValues"
-    if depth and draw(st.booleans()):
-        child = draw(parameters(name + "c", depth - 1, finite=finite))
-        spec["childParameterSpecs"] = [{**child, field: {"values": values[:1]}}]
-    return spec
-
-
-def spaces(*, finite: bool = False) -> st.SearchStrategy[StudyConfig]:
-    two = st.tuples(parameters("a", finite=finite), parameters("b", finite=finite))
-    return two.map(lambda specs: config(parameters=list(specs)))
 
 
 def config(**fields: Any) -> StudyConfig:
@@ -59,24 +23,6 @@ def config(**fields: Any) -> StudyConfig:
 
 def study(of: StudyConfig, **fields: Any) -> StudyRecord:
     return StudyRecord(name=NAME, config=to_builtins(of), create_time_ns=1, seed=7, **fields)
-
-
-@given(spaces(), st.integers())
-def test_every_draw_is_a_point_of_the_space(space: StudyConfig, seed: int) -> None:
-    check_study_config(space, field="config")
-    check_parameters(space, draw(space.parameters, Random(seed)), field="parameters")
-
-
-@given(spaces(finite=True))
-def test_a_grid_has_each_point_once(space: StudyConfig) -> None:
-    points = list(grid(space.parameters))
-    for point in points:
-        check_parameters(space, point, field="parameters")
-    shown = {repr(sorted((p.parameter, repr(p)) for p in point)) for point in points}
-    assert len(shown) == len(points)
-    for number in range(20):
-        point = draw(space.parameters, Random(number))
-        assert repr(sorted((p.parameter, repr(p)) for p in point)) in shown
 
 
 def as_trials(points: list[list[TrialParameter]]) -> list[TrialRecord]:
@@ -114,21 +60,22 @@ def test_a_grid_ends_and_leaves_out_what_was_tried() -> None:
 def test_a_log_scale_gives_each_decade_its_share() -> None:
     spec = {"parameter": "x", "type": "DOUBLE", "doubleValueSpec": {"minValue": 1e-4, "maxValue": 1.0}}
     for scale, share in (("UNIT_LOG_SCALE", 0.75), ("UNIT_LINEAR_SCALE", 0.1), ("UNIT_REVERSE_LOG_SCALE", 0.01)):
-        space = config(parameters=[{**spec, "scaleType": scale}]).parameters
-        below = sum((draw(space, Random(n))[0].float_value or 0.0) < 0.1 for n in range(1000)) / 1000
+        space = Space(config(parameters=[{**spec, "scaleType": scale}]).parameters)
+        below = sum(float(space.draw(Random(n))["x"]) < 0.1 for n in range(1000)) / 1000
         assert below == pytest.approx(share, abs=0.04)
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"algorithm": "GAUSSIAN_PROCESS_BANDIT"},
-        {"automatedStoppingConfig": {"decayCurveStoppingConfig": {}}},
-    ],
-)
-def test_what_is_not_available_is_refused(fields: dict[str, Any]) -> None:
-    with pytest.raises(FailedPrecondition, match="not available in this release"):
-        SearchPolicy().check(config(parameters=TWO, **fields))
+def test_failed_trials_and_those_of_another_space_do_no_harm() -> None:
+    of = study(config(parameters=TWO))
+    (one, two, three) = as_trials([list(point) for point in SearchPolicy().suggest(of, [], 3)])
+    nan = {"metrics": [{"metric": "acc", "value": "NaN"}]}
+    trials = [
+        replace(one, state="COMPLETED", infeasible=True),
+        replace(two, state="COMPLETED", final_measurement=nan),
+        replace(three, parameters=[{"parameter": "gone", "floatValue": 1.0}]),
+    ]
+    points = [repr(list(point)) for point in SearchPolicy().suggest(replace(of, next_trial_id=4), trials, 9)]
+    assert len(set(points)) == 2  # of four
 
 
 # --- the median rule ---

@@ -12,7 +12,17 @@ from enginehouse.schemas.wire import Duration, Int64, Message, OutputOnly, Times
 Goal = Literal["GOAL_TYPE_UNSPECIFIED", "MAXIMIZE", "MINIMIZE"]
 ParameterType = Literal["PARAMETER_TYPE_UNSPECIFIED", "DOUBLE", "INTEGER", "CATEGORICAL", "DISCRETE"]
 ScaleType = Literal["SCALE_TYPE_UNSPECIFIED", "UNIT_LINEAR_SCALE", "UNIT_LOG_SCALE", "UNIT_REVERSE_LOG_SCALE"]
-Algorithm = Literal["ALGORITHM_UNSPECIFIED", "GAUSSIAN_PROCESS_BANDIT", "GRID_SEARCH", "RANDOM_SEARCH"]
+Algorithm = Literal[
+    "ALGORITHM_UNSPECIFIED",
+    "GAUSSIAN_PROCESS_BANDIT",
+    "GRID_SEARCH",
+    "RANDOM_SEARCH",
+    # Of ours:
+    "AUTO",
+    "QUASI_RANDOM_SEARCH",
+    "TPE",
+    "CMA_ES",
+]
 StudyState = Literal["STATE_UNSPECIFIED", "ACTIVE", "INACTIVE", "COMPLETED"]
 TrialState = Literal["STATE_UNSPECIFIED", "REQUESTED", "ACTIVE", "COMPLETED", "STOPPING"]
 
@@ -79,9 +89,17 @@ class MedianAutomatedStoppingConfig(Message):
     use_elapsed_time: bool = False
 
 
+class SuccessiveHalvingStoppingConfig(Message):
+    """Of ours. `reduction_factor`: one of so many trials goes on; 0 leaves it to the service."""
+
+    use_elapsed_time: bool = False
+    reduction_factor: int = 0
+
+
 class AutomatedStoppingConfig(Message):
     decay_curve_stopping_config: DecayCurveAutomatedStoppingConfig | None = None
     median_automated_stopping_config: MedianAutomatedStoppingConfig | None = None
+    successive_halving_stopping_config: SuccessiveHalvingStoppingConfig | None = None
 
 
 class StudyConfig(Message):

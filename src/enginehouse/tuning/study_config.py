@@ -131,10 +131,14 @@ def _faults(config: StudyConfig) -> Iterator[Fault]:
         beside = frozenset(_names(other for other in config.parameters if other is not spec))
         yield from _spec_faults(spec, where, beside, config.algorithm, _MAX_DEPTH)
     stopping = config.automated_stopping_config
-    if stopping and not (stopping.decay_curve_stopping_config is None) ^ (
-        stopping.median_automated_stopping_config is None
-    ):
-        yield "automated_stopping_config", "Name one of the two ways to stop trials."
+    if stopping:
+        halving = stopping.successive_halving_stopping_config
+        ways = (stopping.decay_curve_stopping_config, stopping.median_automated_stopping_config, halving)
+        if sum(way is not None for way in ways) != 1:
+            yield "automated_stopping_config", "Name one way to stop trials."
+        if halving and (halving.reduction_factor < 0 or halving.reduction_factor == 1):
+            at = "automated_stopping_config.successive_halving_stopping_config.reduction_factor"
+            yield at, "One of at least 2 trials goes on; 0 leaves it to the service."
 
 
 def _spec_faults(

@@ -1,0 +1,1 @@
+"""How a study chooses its parameters: one contract (base.py), one file or folder for each algorithm."""
