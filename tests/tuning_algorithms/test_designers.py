@@ -2,7 +2,11 @@
 
 import pytest
 
+from enginehouse.core.errors import FailedPrecondition
+from enginehouse.jobs import hyperparameters
+from enginehouse.schemas.ml_v1 import HyperparameterSpec
 from enginehouse.testing.designers import DesignerContract
+from enginehouse.tuning.algorithms.catalogue import check_algorithm
 
 
 class TestRandomSearch(DesignerContract):
@@ -36,10 +40,9 @@ class TestCmaEs(DesignerContract):
 
 
 def test_who_lacks_the_extra_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from enginehouse.core.errors import FailedPrecondition
-    from enginehouse.tuning.algorithms import catalogue
-
-    monkeypatch.setattr(catalogue, "find_spec", lambda module: None)
+    monkeypatch.setattr(hyperparameters, "find_spec", lambda module: None)
     with pytest.raises(FailedPrecondition, match=r"pip install 'enginehouse\[optuna\]'"):
-        catalogue.check_algorithm("TPE", field="algorithm")
-    catalogue.check_algorithm("RANDOM_SEARCH", field="algorithm")
+        check_algorithm("TPE", field="algorithm")
+    check_algorithm("RANDOM_SEARCH", field="algorithm")
+    faults = dict(hyperparameters.faults(HyperparameterSpec(algorithm="CMA_ES")))
+    assert "needs cmaes" in faults["algorithm"]

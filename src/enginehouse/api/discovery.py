@@ -84,7 +84,11 @@ _NESTED: dict[type[msgspec.Struct], str] = {
     },
     **{
         kind: f"GoogleCloudMlV1_AutomatedStoppingConfig_{kind.__name__}"
-        for kind in (optimizer.DecayCurveAutomatedStoppingConfig, optimizer.MedianAutomatedStoppingConfig)
+        for kind in (
+            optimizer.DecayCurveAutomatedStoppingConfig,
+            optimizer.MedianAutomatedStoppingConfig,
+            optimizer.SuccessiveHalvingStoppingConfig,
+        )
     },
 }
 

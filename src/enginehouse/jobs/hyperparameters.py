@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from itertools import pairwise
 
 from enginehouse.schemas.ml_v1 import HyperparameterSpec, ParameterSpec
@@ -18,6 +19,8 @@ MAX_TRIALS = 10_000
 """A limit of ours, as the next one; the original named none."""
 MAX_PARAMETERS = 100
 MAX_DISCRETE_VALUES = 1000
+_EXTRAS = {"TPE": "optuna", "CMA_ES": "cmaes"}
+"""The module that an algorithm needs and the engine does not bring."""
 _NAME = re.compile(r"[^\W\d][\w.-]*|\d[\w.-]*")
 
 Fault = tuple[str, str]
@@ -39,6 +42,17 @@ def max_parallel_trials(spec: HyperparameterSpec) -> int:
     return spec.max_parallel_trials or 1
 
 
+def lacking(algorithm: str) -> str:
+    """What to do before an algorithm can be used here; empty if nothing."""
+    module = _EXTRAS.get(algorithm)
+    if module is None or find_spec(module) is not None:
+        return ""
+    return (
+        f"{algorithm} needs {module}; install it where the engine runs: pip install 'enginehouse[optuna]'. "
+        "Without it, leave the algorithm out."
+    )
+
+
 def faults(spec: HyperparameterSpec) -> Iterator[Fault]:
     """All that is wrong, each with its cure."""
     for field, count in (
@@ -50,6 +64,8 @@ def faults(spec: HyperparameterSpec) -> Iterator[Fault]:
             yield field, f"Give a number from 1 to {MAX_TRIALS}, or leave the field out; got {count}."
     if not 1 <= len(spec.params) <= MAX_PARAMETERS:
         yield "params", f"Give 1 to {MAX_PARAMETERS} parameters to tune; got {len(spec.params)}."
+    if said := lacking(spec.algorithm):
+        yield "algorithm", said
     names = [param.parameter_name for param in spec.params]
     for index, param in enumerate(spec.params):
         at = f"params[{index}]"

@@ -102,7 +102,17 @@ class HyperparameterSpec(Message):
     hyperparameter_metric_tag: str = ""
     resume_previous_job_id: str = ""
     enable_trial_early_stopping: bool = False
-    algorithm: Literal["ALGORITHM_UNSPECIFIED", "GRID_SEARCH", "RANDOM_SEARCH"] = "ALGORITHM_UNSPECIFIED"
+    algorithm: Literal[
+        "ALGORITHM_UNSPECIFIED",
+        "GRID_SEARCH",
+        "RANDOM_SEARCH",
+        # Of ours:
+        "AUTO",
+        "GAUSSIAN_PROCESS_BANDIT",
+        "QUASI_RANDOM_SEARCH",
+        "TPE",
+        "CMA_ES",
+    ] = "ALGORITHM_UNSPECIFIED"
 
 
 class TrainingInput(Message):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from importlib.util import find_spec
 
 from enginehouse.core.errors import FailedPrecondition
+from enginehouse.jobs.hyperparameters import lacking
 from enginehouse.tuning.algorithms.base import Designer, Problem
 from enginehouse.tuning.algorithms.grid_search import GridSearch
 from enginehouse.tuning.algorithms.random_search import RandomSearch
@@ -29,9 +29,6 @@ _ALGORITHMS: dict[str, Callable[[Problem], Designer]] = {
     "TPE": lambda problem: _made("tpe", "TpeSearch", problem),
     "CMA_ES": lambda problem: _made("cma_es", "CmaEsSearch", problem),
 }
-_EXTRAS = {"TPE": ("optuna",), "CMA_ES": ("cmaes",)}
-"""The modules that an algorithm needs and the engine does not bring."""
-
 ALGORITHMS = tuple(_ALGORITHMS)
 
 
@@ -41,13 +38,8 @@ def check_algorithm(name: str, *, field: str) -> None:
     Raises:
         FailedPrecondition: what it needs is not installed.
     """
-    missing = [module for module in _EXTRAS.get(name, ()) if find_spec(module) is None]
-    if missing:
-        raise FailedPrecondition(
-            f"The algorithm {name} needs {' and '.join(missing)}; install it where the engine runs: "
-            "pip install 'enginehouse[optuna]'. Without it, leave the algorithm out.",
-            field=field,
-        )
+    if said := lacking(name):
+        raise FailedPrecondition(said, field=field)
 
 
 def resolve(name: str, space: Space) -> str:
