@@ -22,12 +22,10 @@ from pathlib import Path
 import uv
 
 from enginehouse.core.names import ObjectUri
-from enginehouse.core.settings import SETTINGS, load_settings
-from enginehouse.runtimes.cache import RuntimeCache
-from enginehouse.runtimes.catalogue import Catalogue
+from enginehouse.core.settings import SETTINGS
 from enginehouse.sdk.client import Client, connect
 from enginehouse.testing.engine import make_sdist
-from job_start import SETUP, running_engine
+from job_start_runs import SETUP, running_engine, runtime_python
 
 TRAINING_S = 2.0
 PARALLEL = 2
@@ -55,7 +53,7 @@ def main() -> None:
     peers_python = peers_environment()
     pooled = any(setting.name == "warm_pool" for setting in SETTINGS)
     walls: dict[str, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory() as folder, running_engine(Path(folder)) as url:
+    with tempfile.TemporaryDirectory() as folder, running_engine(Path(folder) / "data") as url:
         client = connect(url=url)
         client.storage.create_bucket("bench")
         for name in ["plain"] if quick else TRAINERS:
@@ -139,12 +137,6 @@ def peers_environment() -> Path:
         subprocess.run([tool, "pip", "install", "--quiet", "--python", python, *PEERS], check=True)
         (folder / "ready").touch()
     return python
-
-
-def runtime_python(runtime: str) -> Path:
-    """The interpreter that trials run in, built if it is not yet."""
-    cache = RuntimeCache(load_settings().runtimes_dir, Path(uv.find_uv_bin()))
-    return cache.ensure(Catalogue.load().resolve(runtime), print).python
 
 
 def report(walls: dict[str, dict[str, float]], trials: int, *, pooled: bool) -> None:
