@@ -1,5 +1,6 @@
 """The PyTorch adapter in the runtime that has it: exported programs and TorchScript. Slow: builds that runtime."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,17 @@ def test_torchscript_with_a_signature(made: tuple[Path, Path], tmp_path: Path) -
 def test_a_dictionary_needs_a_signature(made: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match=r"signature\.json"):
         serve(made, "unnamed", tmp_path)
+
+
+def test_integrated_gradients_are_complete(made: tuple[Path, Path], tmp_path: Path) -> None:
+    python, directory = made
+    config = json.dumps({"integratedGradientsAttribution": {"numIntegralSteps": 50}})
+    example = ExampleModel("PYTORCH", python, directory / "exported", [], None)
+    served = Served(example.version(explanation=config), tmp_path)
+    try:
+        for entry in served.explain([5.1, 3.5, 1.4, 0.2], [1, 2, 3, 4]):
+            difference = entry["example_score"] - entry["baseline_score"]
+            assert sum(entry["attributions"]["x"]) == pytest.approx(difference, rel=0.001)
+            assert entry["approx_error"] < 0.001
+    finally:
+        served.close()
