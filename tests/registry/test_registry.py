@@ -410,6 +410,7 @@ class TestTraffic:
         assert found is not None and found.split.base == "v2"
         world.registry.delete_version(V1)
         assert world.directory.traffic("demo", "iris") is None
+        until(lambda: len(world.servers.retired) == 1)
 
     @pytest.mark.parametrize(
         ("shares", "limits", "words"),
