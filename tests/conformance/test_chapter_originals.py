@@ -71,7 +71,7 @@ gcloud ml-engine jobs submit training $JOB_NAME \\
   --python-version 3.5
 """
 
-CREATED = re.compile(r"Creating version \(this might take a few minutes\)\.[.\n]*done\.")
+CREATED = re.compile(r"Creating version \(this might take a few minutes\)\..*?done\.", re.DOTALL)
 SKLEARN_CONFIG = """\
 deploymentUri: "{folder}"
 runtimeVersion: '1.8'
