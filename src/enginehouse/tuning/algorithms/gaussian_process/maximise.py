@@ -32,6 +32,9 @@ def maximise(acquisition: Acquisition, cube: Cube, centres: Array, tried: Array,
         starts = _climb(acquisition, cube, starts)
     if not cube.smooth.all():
         starts = _step(acquisition, cube, starts)
+        if cube.smooth.any():
+            best = starts[int(np.argmax(acquisition.values(starts)))]
+            starts = np.vstack([starts, _climb(acquisition, cube, best[None])])
     last = np.concatenate([starts, candidates[order[:64]]])
     values = acquisition.values(last)
     values[_is_among(last, tried)] = -np.inf
@@ -87,7 +90,7 @@ def _climb(acquisition: Acquisition, cube: Cube, starts: Array) -> Array:
         values, slopes = acquisition.slopes(at)
         return -float(values.sum()), -slopes[free]
 
-    options = {"maxiter": 30, "maxls": 8}
+    options = {"maxiter": 20, "maxls": 8}
     found = optimize.minimize(
         loss, starts[free], jac=True, method="L-BFGS-B", bounds=[(0.0, 1.0)] * int(free.sum()), options=options
     )
@@ -99,7 +102,7 @@ def _climb(acquisition: Acquisition, cube: Cube, starts: Array) -> Array:
 
 
 def _step(acquisition: Acquisition, cube: Cube, starts: Array) -> Array:
-    """From value to value along the other axes, then up the slope again."""
+    """From value to value along the other axes."""
     ends = starts.copy()
     for index in range(len(ends)):
         best = float(acquisition.values(ends[index : index + 1])[0])
@@ -112,7 +115,7 @@ def _step(acquisition: Acquisition, cube: Cube, starts: Array) -> Array:
             if values[top] <= best:
                 break
             ends[index], best = around[top], float(values[top])
-    return _climb(acquisition, cube, ends) if cube.smooth.any() else ends
+    return ends
 
 
 def _is_among(rows: Array, others: Array) -> Array:
