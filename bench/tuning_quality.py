@@ -1,9 +1,9 @@
 """How good the suggestions of tuning algorithms are: `python bench/tuning_quality.py [--quick] [--seeds N] ...`.
 
-Ours (what a study gets that names no algorithm) against random search, Optuna's TPE and GPSampler and, with
-`--vizier`, OSS Vizier's default, on 18 objectives (tuning/objectives.py): test functions of 2 to 10 dimensions,
-spaces of mixed types, with categories, with conditional parameters, with noise, and three tabled from real training.
-Every algorithm runs the same instance of an objective for a seed, one trial after the other and in batches of 4.
+Ours (what a study gets that names no algorithm) against random search and Optuna's TPE and GPSampler, on 18
+objectives (tuning/objectives.py): test functions of 2 to 10 dimensions, spaces of mixed types, with categories, with
+conditional parameters, with noise, and three tabled from real training. Every algorithm runs the same instance of an
+objective for a seed, one trial after the other and in batches of 4.
 
 The regret of a study at a budget is that of the trial that looks best by then, without noise: 0 is the optimum, 1 the
 median random point. Ranks are among all algorithms on one instance, with regrets that differ by less than 0.001
@@ -43,8 +43,7 @@ BUDGETS = (10, 20, 50, 100)
 MODES = {"sequential": 1, "batches of 4": 4}
 OURS, RANDOM, PEER = "ours", "random", "GPSampler"
 OPTUNA = ["optuna==5.0.0", "cmaes==0.13.1", "torch==2.13.0", "numpy==2.4.6", "scipy==1.17.1"]
-VIZIER = ["google-vizier[jax]==0.1.24", "jax==0.4.34", "jaxlib==0.4.34"]
-ENVIRONMENTS = {"TPE": OPTUNA, PEER: OPTUNA, "Vizier": VIZIER}
+ENVIRONMENTS = {"TPE": OPTUNA, PEER: OPTUNA}
 EQUAL = 0.001
 REGRET_BAR = 0.8
 SUGGEST_BAR_S = 0.1
@@ -223,7 +222,7 @@ def report(results: Results, algorithms: list[str], names: list[str], seeds: lis
                     by_name.setdefault((a, name, budget), []).append(now[a])
         if not regrets:
             continue
-        studies = len(regrets[(OURS, budgets[0])])
+        studies = len(regrets[(algorithms[0], budgets[0])])
         head = "".join(f"{f'at {budget}':>22}" for budget in budgets)
         for title, values in (("normalised regret", regrets), ("rank", places)):
             print(f"\nMean {title}, {mode}, {studies} studies\n{'':14}{head}")
@@ -231,12 +230,13 @@ def report(results: Results, algorithms: list[str], names: list[str], seeds: lis
                 print(f"{a:14}" + "".join(f"{Figure.of(values[(a, budget)])!s:>22}" for budget in budgets))
         print(f"\nMean normalised regret at {' / '.join(map(str, budgets))} by objective, {mode}")
         for name in names:
-            if (OURS, name, budgets[0]) in by_name:
+            if (algorithms[0], name, budgets[0]) in by_name:
                 cells = (
                     " / ".join(f"{statistics.fmean(by_name[(a, name, b)]):.3f}" for b in budgets) for a in algorithms
                 )
                 print(f"{name:28}" + "   ".join(f"{a} {cell}" for a, cell in zip(algorithms, cells, strict=True)))
-        bars |= mode_bars(mode, algorithms, budgets, regrets, places)
+        if OURS in algorithms and len(algorithms) > 1:
+            bars |= mode_bars(mode, algorithms, budgets, regrets, places)
     times = [r["suggest_s"] for (a, _, _, _), r in results.found.items() if a == OURS]
     if times:
         bars["seconds of CPU for a suggestion at the last trials, mean"] = bar(statistics.fmean(times), SUGGEST_BAR_S)
@@ -276,8 +276,6 @@ def bar(value: float, most: float) -> dict[str, Any]:
 def main() -> None:
     args = arguments()
     algorithms = args.algorithms.split(",") if args.algorithms else [OURS, RANDOM, "TPE", PEER]
-    if args.vizier:
-        algorithms.append("Vizier")
     cache_dir = args.cache or Path.home() / ".cache" / "enginehouse" / "bench" / "tuning"
     cache_dir.mkdir(parents=True, exist_ok=True)
     results = Results(cache_dir, {algorithm: version_of(algorithm) for algorithm in algorithms}, args.trials)
@@ -311,10 +309,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=BUDGETS[-1])
-    parser.add_argument("--algorithms", default="", help="of ours, random, quasi-random, TPE, GPSampler, Vizier")
+    parser.add_argument("--algorithms", default="", help="of ours, random, quasi-random, TPE, GPSampler")
     parser.add_argument("--objectives", default="", help="parts of names, with commas; all if left out")
     parser.add_argument("--modes", default="", choices=["", *MODES])
-    parser.add_argument("--vizier", action="store_true", help="with OSS Vizier, which takes seconds a suggestion")
     parser.add_argument("--report", action="store_true", help="run nothing, judge what is in the cache")
     parser.add_argument("--cache", type=Path, help="where results, tables and environments are kept")
     parser.add_argument("--processes", type=int, default=2)

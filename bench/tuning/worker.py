@@ -24,7 +24,6 @@ MODULES = {
     "quasi-random": "our_asker",
     "TPE": "optuna_asker",
     "GPSampler": "optuna_asker",
-    "Vizier": "vizier_asker",
 }
 
 
