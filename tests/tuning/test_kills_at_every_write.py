@@ -9,7 +9,7 @@ from enginehouse.replica.spec import Outcome
 from enginehouse.schemas.optimizer import StudyConfig
 from enginehouse.schemas.wire import from_builtins
 from enginehouse.tuning.job_study import study_name, texts_of
-from enginehouse.tuning.search import draw
+from enginehouse.tuning.space import Space
 
 from .world import Crash, World
 
@@ -45,7 +45,7 @@ def kill_at(writes: range, when: str, folder: Path) -> None:
     for at in writes:
         world = World(folder / str(at), trainer)
         try:
-            world.submit(maxTrials=TRIALS, maxParallelTrials=2)
+            world.submit(maxTrials=TRIALS, maxParallelTrials=2, algorithm="RANDOM_SEARCH")
             world.store.writes, world.store.dies_at = 0, (at, when)
             died += run_to_its_end(world)
             check(world)
@@ -74,14 +74,14 @@ def check(world: World) -> None:
     assert sorted(trials) == [str(number) for number in range(1, TRIALS + 1)]
     assert [trial["trialId"] for trial in job["trainingOutput"]["trials"]] == ["4", "2", "1", "3"]
     study = world.real.get_study(study_name(name))
-    config = from_builtins(StudyConfig, study.config)
+    space = Space(from_builtins(StudyConfig, study.config).parameters)
     for number in range(1, TRIALS + 1):
         shown = trials[str(number)]
         points = [(point["trainingStep"], point["objectiveValue"]) for point in shown["allMetrics"]]
         assert points == [("1", number + 0.1), ("2", number + 0.2), ("3", number + 0.3)]
         assert shown["state"] == ("FAILED" if number == FAILING else "SUCCEEDED")
-        drawn = draw(config.parameters, Random(f"{study.seed}/{number}"))
-        assert int(shown["hyperparameters"]["units"]) == drawn[0].int_value, "the suggestion of this number"
+        drawn = space.draw(Random(f"{study.seed}/{number}"))
+        assert int(shown["hyperparameters"]["units"]) == drawn["units"], "the suggestion of this number"
     launched = sorted(str(directory) for directory in world.backend.launched)
     assert len(launched) == TRIALS, "each trial ran once"
     arguments = {spec.args for spec in world.backend.launched.values()}

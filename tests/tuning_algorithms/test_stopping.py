@@ -78,6 +78,12 @@ def test_nan_and_flat_curves_do_no_harm() -> None:
         assert judged({"decayCurveStoppingConfig": {}}, flat, own, "MAXIMIZE").reason
 
 
+def test_a_flat_curve_is_as_hopeless_as_others() -> None:
+    flat = [[end] * 12 for end in (0.5, 0.6, 0.7, 0.8, 0.9)]
+    assert judged({"decayCurveStoppingConfig": {}}, flat, [0.1] * 6, "MAXIMIZE").stop
+    assert not judged({"decayCurveStoppingConfig": {}}, flat, [0.95] * 6, "MAXIMIZE").stop
+
+
 @pytest.mark.parametrize(
     ("own", "stop", "place"), [([0.44, 0.66, 0.77, 0.8], False, "place 2 of 6"), ([0.1] * 4, True, "place 6 of 6")]
 )

@@ -32,6 +32,8 @@ MIN_CHANCE = 0.01
 _WHOLE = 0.9
 """The share of the longest trial that a trial must have run for its last value to be an end."""
 _MOST_POINTS = 60
+_LEAST_NOISE = 1e-4
+"""Of the measurements, in parts of what ends differ by."""
 _MARGIN = 1.25
 """By how much more than others it may rise."""
 _LATEST = 3
@@ -131,9 +133,10 @@ def by_itself(own: Curve, end: float, whole: Sequence[Curve]) -> Forecast:
         whole: trials that ended, by which an end is what could be expected before anything was measured.
     """
     moments, scores = _thinned(own)
-    noise = max(_noise(scores), (1e-3 * statistics.pstdev(scores)) ** 2, 1e-300)
     ends = [curve.scores[-1] for curve in whole]
-    spread = 2 * max(statistics.pstdev(ends), max(scores) - min(scores)) + 1e-150
+    spread = 2 * max(statistics.pstdev(ends), max(scores) - min(scores)) + 1e-100
+    # A flat curve has no noise of its own, and without any nothing can be told.
+    noise = max(_noise(scores), (_LEAST_NOISE * spread) ** 2)
     expected = statistics.fmean(ends)
     found = [_regressed(shape, scores, noise, expected, spread) for shape in _shapes(moments, end)]
     top = max(evidence for evidence, _, _ in found)
