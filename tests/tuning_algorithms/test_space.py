@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enginehouse.schemas.optimizer import StudyConfig
+from enginehouse.schemas.optimizer import IntegerValueSpec, StudyConfig, StudyParameterSpec
+from enginehouse.schemas.wire import Int64
 from enginehouse.testing.designers import MIXED, check_point, make_config, spaces
 from enginehouse.tuning.algorithms.gaussian_process.cube import Cube
 from enginehouse.tuning.algorithms.grid_search import grid
@@ -98,3 +99,15 @@ def test_a_parameter_that_is_not_there_has_the_coordinate_of_none() -> None:
 def test_the_size_of_a_space_is_that_of_its_grid(config: StudyConfig) -> None:
     assert Space(config.parameters).size() == sum(1 for _ in grid(config.parameters))
     assert math.isinf(Space(MIXED.parameters).size())
+
+
+def test_a_whole_number_of_a_huge_range_is_found_at_once() -> None:
+    spec = StudyParameterSpec(
+        parameter="seed",
+        type="INTEGER",
+        integer_value_spec=IntegerValueSpec(min_value=Int64(0), max_value=Int64(10**15)),
+    )
+    space = Space([spec])
+    point = {"seed": 10**15 - 1}
+    assert space.point(space.parameters(point)) == point
+    assert space.point(space.parameters({"seed": 10**15 + 1})) is None

@@ -58,6 +58,12 @@ class Axis:
         listed = self.spec.discrete_value_spec or self.spec.categorical_value_spec
         return listed.values if listed else None
 
+    def has(self, value: Value) -> bool:
+        """Whether it is one of the parameter's values."""
+        if self.spec.double_value_spec or self.spec.integer_value_spec:  # a range looks its numbers through
+            return self._range[0] <= float(value) <= self._range[1]
+        return self.values is not None and value in self.values
+
     @cached_property
     def levels(self) -> list[float] | None:
         """The coordinates of all values, rising; None for a DOUBLE or a whole number of very many values."""
@@ -162,9 +168,7 @@ class Space:
         try:
             for _, axis in self.active(point):
                 value = value_of(axis.spec, given.pop(axis.spec.parameter))
-                if value is None or (axis.values is not None and value not in axis.values):
-                    return None
-                if axis.values is None and not axis._range[0] <= float(value) <= axis._range[1]:
+                if value is None or not axis.has(value):
                     return None
                 point[axis.spec.parameter] = value
         except KeyError:
