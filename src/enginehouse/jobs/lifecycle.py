@@ -74,3 +74,11 @@ def transition(
         moved = replace(moved, end_time_ns=now_ns)
     event = NewEvent("state", reason, data={"from": job.state, "to": to})
     return moved, [event, *logs]
+
+
+def cancel(job: JobRecord, *, reason: str, now_ns: int) -> tuple[JobRecord, list[NewEvent]] | None:
+    """Ask a job to end; None for one that has ended already, or is about to."""
+    if job.is_terminal or job.state == "CANCELLING":
+        return None
+    moved = replace(job, stop_reason=reason)
+    return transition(moved, "CANCELLING", reason=reason, now_ns=now_ns, logs=[log(CANCELLING)])

@@ -124,19 +124,7 @@ class JobService:
 
     def cancel(self, name: JobName, *, reason: str = CANCELLED_BY_USER) -> None:
         """Ask a job to end. A job that has ended already, or is about to, is left as it is."""
-
-        def change(job: JobRecord) -> tuple[JobRecord, list[NewEvent]] | None:
-            if job.is_terminal or job.state == "CANCELLING":
-                return None
-            return lifecycle.transition(
-                replace(job, stop_reason=reason),
-                "CANCELLING",
-                reason=reason,
-                now_ns=self._clock.time_ns(),
-                logs=[lifecycle.log(lifecycle.CANCELLING)],
-            )
-
-        self._store.change_job(name, change)
+        self._store.change_job(name, lambda job: lifecycle.cancel(job, reason=reason, now_ns=self._clock.time_ns()))
         self._wake()
 
     def patch(self, name: JobName, job: Job, update_mask: frozenset[str]) -> Job:

@@ -139,18 +139,11 @@ class TrialSteps:
         if own.is_terminal or own.state == "CANCELLING":
             return
 
-        def change(job: JobRecord) -> tuple[JobRecord, list[NewEvent]] | None:
-            if job.is_terminal or job.state == "CANCELLING":
-                return None
-            return lifecycle.transition(
-                replace(job, stop_reason=reason),
-                "CANCELLING",
-                reason=reason,
-                now_ns=self._clock.time_ns(),
-                logs=[lifecycle.log(lifecycle.CANCELLING)],
-            )
-
-        self._store.change_job(own.name, change, lease=self._lease())
+        self._store.change_job(
+            own.name,
+            lambda job: lifecycle.cancel(job, reason=reason, now_ns=self._clock.time_ns()),
+            lease=self._lease(),
+        )
         self._wake_jobs()
 
     def _complete(
