@@ -1,14 +1,19 @@
 """Who may start, who gives way, and what the others are told."""
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from enginehouse.core.names import JobName
-from enginehouse.jobs.queue import ITS_TURN, Claim, Decisions, decide
+from enginehouse.jobs import queue
+from enginehouse.jobs.queue import ITS_TURN, Claim
+from enginehouse.jobs.waiting import WaitingJobs
 
 _numbers = count()
 
@@ -18,6 +23,32 @@ def claim(
 ) -> Claim:
     name = JobName(project, job_id or f"job_{next(_numbers)}")
     return Claim(name, {"jobs": 1, **demand}, priority, gives_way)
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What was decided, job by job; `waiting` in the order of the queue."""
+
+    start: list[JobName]
+    give_way: Mapping[JobName, str]
+    waiting: dict[JobName, str]
+    never: set[JobName]
+
+
+def decide(
+    running: Iterable[Claim], queued: Iterable[Claim], capacity: Mapping[str, float], quotas: Mapping[str, Any]
+) -> Decisions:
+    waiting = WaitingJobs()
+    for sequence, each in enumerate(queued):
+        waiting.add(each.name, each.demand, priority=each.priority, sequence=sequence, told="")
+    decided = queue.decide(running, waiting.lines, capacity, quotas)
+    assert list(waiting) == list(dict.fromkeys(waiting)), "nobody stands in two places"
+    line_of = {place[2]: line for line in waiting.lines for place in line.places}
+    reasons = {name: decided.kept.get(line_of[name], ITS_TURN) for name in waiting if name not in decided.start}
+    if decided.head is not None:
+        reasons[decided.head] = decided.head_reason
+    never = {name for name, line in line_of.items() if line in decided.never}
+    return Decisions([*decided.start], decided.give_way, reasons, never)
 
 
 def started(decisions: Decisions) -> list[str]:
@@ -108,7 +139,8 @@ CLAIMS = st.builds(
     st.booleans(),
 )
 CAPACITY = st.fixed_dictionaries({"jobs": st.integers(1, 5), "cpus": st.integers(0, 8), "gpus": st.integers(0, 3)})
-QUOTAS = st.fixed_dictionaries({}, optional={"a": st.fixed_dictionaries({}, optional={"jobs": st.integers(0, 3)})})
+QUOTA = st.fixed_dictionaries({}, optional={"jobs": st.integers(0, 3), "cpus": st.integers(0, 6)})
+QUOTAS = st.fixed_dictionaries({}, optional={"a": QUOTA})
 
 
 def total(claims: list[Claim]) -> Counter[str]:
@@ -172,6 +204,69 @@ def test_the_rules_hold(
         staying = [each for each in running if each not in leaving] + starting
         assert fits(staying, capacity, head)
         assert not any(fits([*staying, each], capacity, head) for each in leaving)
+
+
+def decide_one_by_one(
+    running: list[Claim],
+    queued: list[Claim],
+    capacity: Mapping[str, float],
+    quotas: Mapping[str, Mapping[str, float]],
+) -> list[JobName]:
+    """Who starts, by the rules of the queue as they are written down, job after job and without lines."""
+    taken, heads, head = list(running), dict[str, Claim](), None
+    for each in sorted(queued, key=lambda each: -each.priority):
+        project = each.name.project
+        quota = quotas.get(project, {})
+        if not fits([], capacity, each) or not fits([], quota, each):
+            continue
+        mine = [other for other in taken if other.name.project == project]
+        if not fits([*mine, *([heads[project]] if project in heads else [])], quota, each):
+            heads.setdefault(project, each)
+        elif not fits([*taken, *([head] if head else [])], capacity, each):
+            head = head or each
+        else:
+            taken.append(each)
+    return [each.name for each in taken[len(running) :]]
+
+
+@given(running=st.lists(CLAIMS, max_size=4), queued=st.lists(CLAIMS, max_size=12), capacity=CAPACITY, quotas=QUOTAS)
+def test_lines_decide_as_if_each_job_was_looked_at(
+    running: list[Claim], queued: list[Claim], capacity: dict[str, int], quotas: dict[str, dict[str, int]]
+) -> None:
+    assert decide(running, queued, capacity, quotas).start == decide_one_by_one(running, queued, capacity, quotas)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["add", "discard", "tell"]), st.integers(0, 9), st.integers(0, 2)), max_size=40
+    )
+)
+def test_places_are_right_whoever_comes_and_goes(steps: list[tuple[str, int, int]]) -> None:
+    waiting, jobs, told = WaitingJobs(), dict[JobName, tuple[int, int]](), dict[JobName, str]()
+    for step, number, priority in steps:
+        name = JobName("p", f"job_{number // 3}", str(number))  # trials, three of each tuning job
+        match step:
+            case "add":
+                waiting.add(name, {"jobs": 1, "cpus": number % 2}, priority=priority, sequence=number, told="first")
+                told.setdefault(name, "first")
+                jobs.setdefault(name, (-priority, number))
+            case "discard":
+                waiting.discard(name)
+                jobs.pop(name, None)
+                told.pop(name, None)
+            case "tell" if name in jobs:
+                waiting.tell(name, f"reason {priority}")
+                told[name] = f"reason {priority}"
+        in_order = sorted(jobs, key=lambda each: jobs[each])
+        assert list(waiting) == in_order
+        for at, each in reversed(list(enumerate(in_order, 1))):
+            first = next(other for other in in_order if other.job == each.job)
+            assert waiting.position(each.job) == in_order.index(first) + 1 <= at
+        assert {each: waiting.told(each) for each in jobs} == told
+        known = {each: reason for line in waiting.lines for reason, names in line.told.items() for each in names}
+        assert known == told
+        assert sorted(place[2] for line in waiting.lines for place in line.places) == sorted(jobs)
+    assert waiting.position(JobName("p", "job_9")) == 0
 
 
 @pytest.mark.parametrize("waiting", [0, 10_000])

@@ -21,6 +21,7 @@ from enginehouse.core.errors import InvalidArgument
 
 _PROJECT = re.compile(r"[a-z][a-z0-9-]{1,61}[a-z0-9]|[0-9]{1,20}|[a-z0-9.-]+:[a-z][a-z0-9-]{4,28}[a-z0-9]")
 _ID = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
+_JOB = re.compile(r"projects/(?P<project>[^/]+)/jobs/(?P<job_id>[^/]+)(?:/trials/(?P<trial_id>[^/]+))?")
 _STUDY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -44,6 +45,12 @@ class JobName:
     def job(self) -> JobName:
         """The job itself, or the one that the trial is of."""
         return JobName(self.project, self.job_id)
+
+    @classmethod
+    def parse(cls, resource: str) -> JobName | None:
+        """The name that a resource name tells; None for one of something else."""
+        found = _JOB.fullmatch(resource)
+        return cls(**found.groupdict("")) if found else None
 
     def __str__(self) -> str:
         trial = f"/trials/{self.trial_id}" if self.trial_id else ""

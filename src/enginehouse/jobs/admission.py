@@ -1,6 +1,6 @@
 """The queue of one engine as it is now: what waits, what runs, and what `queue.decide` makes of it.
 
-Keeps in memory what each waiting job asks for, so that a look at a long queue reads its names alone; everything here
+Follows the events of the store: a look at a long queue reads what came and went since the last one. Everything here
 can be made again from the store. One thread decides; `position` may be asked by any.
 """
 
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
 
 from enginehouse.backends.base import Gpu
 from enginehouse.core.clock import Clock
@@ -18,19 +19,21 @@ from enginehouse.jobs.capacity import Capacity
 from enginehouse.jobs.plan import Plan
 from enginehouse.jobs.queue import ITS_TURN, Claim, Decisions, decide
 from enginehouse.jobs.run import Run
+from enginehouse.jobs.waiting import WaitingJobs
 from enginehouse.metadata.base import MetadataStore
 from enginehouse.metadata.records import JobRecord
 
 _LOOK_AGAIN_S = 1.0
+_TOLD_AT_ONCE = 100
+"""Owners who learn of a new reason in one look; each costs a transaction, and jobs that run want to be looked at."""
 
 
-@dataclass
-class _Queued:
-    """A waiting job. `wait_until_ns` is when it has waited too long; `reason` is what its owner was told last."""
+class News(NamedTuple):
+    """What the owner of a waiting job is to be told; `never` if it can't start as things are."""
 
-    claim: Claim
+    name: JobName
     reason: str
-    wait_until_ns: float
+    never: bool
 
 
 class Admission:
@@ -44,9 +47,10 @@ class Admission:
         self._store = store
         self._capacity = capacity
         self._clock = clock
-        self._by_sequence: dict[int, _Queued] = {}
-        self._queued: dict[JobName, _Queued] = {}
-        self._positions: Mapping[JobName, int] = {}
+        self._waiting = WaitingJobs()
+        self._wait_until_ns: dict[JobName, float] = {}
+        """When a job has waited too long, for those that have a limit."""
+        self._seen_event: int | None = None
         self._changed = threading.Event()
         self._changed.set()
         self._looked_s = 0.0
@@ -69,54 +73,80 @@ class Admission:
         self._looked_s = self._clock.monotonic()
         self._refresh()
         claims = sorted(running, key=lambda job: job.start_time_ns or job.create_time_ns)
-        decisions = decide(
+        return decide(
             [self._running_claim(job) for job in claims],
-            [queued.claim for queued in self._queued.values()],
+            self._waiting.lines,
             self._capacity.amounts,
             self._capacity.quotas,
         )
-        positions: dict[JobName, int] = {}
-        for at, name in enumerate(decisions.waiting, 1):
-            positions.setdefault(name.job, at)
-        self._positions = positions
-        return decisions
 
     def position(self, name: JobName) -> int:
         """A job's place in the queue (a tuning job's: of its first trial), from 1; 0 when it does not wait."""
-        return self._positions.get(name, 0)
+        return self._waiting.position(name)
 
-    def news(self, decisions: Decisions) -> dict[JobName, str]:
-        """What owners of waiting jobs have not been told yet; that others go first, everybody knows."""
-        return {
-            name: reason
-            for name, reason in decisions.waiting.items()
-            if (self._queued[name].reason or ITS_TURN) != reason
-        }
+    def left(self, name: JobName) -> None:
+        """A job has left the queue."""
+        self._waiting.discard(name)
+        self._wait_until_ns.pop(name, None)
+
+    def news(self, decisions: Decisions) -> list[News]:
+        """What owners of waiting jobs have not been told yet; that others go first, everybody knows.
+
+        Of very many some, and the queue is due for another look.
+        """
+        found = (
+            News(name, reason, line in decisions.never)
+            for line in self._waiting.lines
+            for told, names in line.told.items()
+            if told != (reason := decisions.kept.get(line, ITS_TURN))
+            for name in names
+            if name != decisions.head
+        )
+        news = list(islice(found, _TOLD_AT_ONCE))
+        if len(news) == _TOLD_AT_ONCE:
+            self.note_change()
+        head = decisions.head
+        if head is not None and self._waiting.told(head) != decisions.head_reason:
+            news.append(News(head, decisions.head_reason, never=False))
+        return news
 
     def told(self, name: JobName, reason: str) -> None:
         """The owner of a waiting job knows the reason now."""
-        self._queued[name].reason = reason
+        self._waiting.tell(name, reason)
 
     def overdue(self) -> list[JobName]:
         """The jobs that have waited longer than their maxWaitTime."""
         now_ns = self._clock.time_ns()
-        return [name for name, queued in self._queued.items() if now_ns > queued.wait_until_ns]
+        return [name for name, until_ns in self._wait_until_ns.items() if now_ns > until_ns]
 
     def _refresh(self) -> None:
-        """Read what is new in the queue, forget what has left it."""
-        known = self._by_sequence
-        self._by_sequence = {
-            sequence: known.get(sequence) or self._read(sequence) for sequence in self._store.queued_jobs()
-        }
-        self._queued = {queued.claim.name: queued for queued in self._by_sequence.values()}
+        """Learn who has come and who has gone since the last look, or, at the first one, who is there."""
+        if self._seen_event is None:
+            newest, after = self._store.newest_event(), 0
+            while page := self._store.queued_jobs(after=after):
+                for job in page:
+                    self._add(job)
+                after = page[-1].sequence
+            self._seen_event = newest
+        moved, self._seen_event = self._store.moved_jobs(after=self._seen_event)
+        for name in moved:
+            job = self._store.get_job(name)
+            if job.state == "QUEUED" and not job.is_tuning:
+                self._add(job)
+            else:
+                self.left(name)
 
-    def _read(self, sequence: int) -> _Queued:
-        job = self._store.job_of(sequence)
+    def _add(self, job: JobRecord) -> None:
+        if job.name in self._waiting:
+            return
         demand = self._capacity.demand(job.name.project, Plan.from_json(job.plan))
+        self._waiting.add(
+            job.name, demand, priority=job.priority, sequence=job.sequence, told=job.waiting_reason or ITS_TURN
+        )
         limit = _scheduling(job).get("maxWaitTime")
         has_run = job.start_time_ns is not None  # and gave way to another: what was waited for has been
-        wait_until_ns = job.create_time_ns + parse_duration_s(limit) * 1e9 if limit and not has_run else float("inf")
-        return _Queued(Claim(job.name, demand, job.priority), job.waiting_reason, wait_until_ns)
+        if limit and not has_run:
+            self._wait_until_ns[job.name] = job.create_time_ns + parse_duration_s(limit) * 1e9
 
     def _running_claim(self, job: JobRecord) -> Claim:
         run = Run.from_json(job.run)

@@ -15,7 +15,8 @@ from enginehouse.backends.base import Gpu, Host
 from enginehouse.core.errors import InvalidArgument
 from enginehouse.core.settings import Settings
 from enginehouse.jobs.plan import Plan, ReplicaPlan
-from enginehouse.jobs.queue import DIMENSIONS, Amounts
+from enginehouse.jobs.queue import DIMENSIONS
+from enginehouse.jobs.waiting import Amounts
 
 ALL = "*"
 """Stands for every project."""

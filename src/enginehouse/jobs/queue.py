@@ -5,6 +5,8 @@ first one that waits for room (the head) can't start, others pass it only where 
 first: used + head + other must fit in every dimension that the other needs. So nothing delays the head, and nobody
 has to guess how long a job will run. A job that can never start, or whose project has used up its quota, is no head
 for jobs of others.
+
+Jobs of one project that ask for the same stand in one line: where one of them can't start, nobody behind it can.
 """
 
 from __future__ import annotations
@@ -12,11 +14,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heapreplace
 
 from enginehouse.core.names import JobName
-
-Amounts = Mapping[str, float]
-"""Dimension → how much: "jobs", "cpus", "memory" (GiB), "gpus", "ml_units" (training units per hour)."""
+from enginehouse.jobs.waiting import Amounts, Line
 
 DIMENSIONS = {
     "jobs": "jobs at a time",
@@ -32,7 +33,7 @@ ITS_TURN = "Waits for its turn: jobs of higher priority, or that came earlier, g
 
 @dataclass(frozen=True)
 class Claim:
-    """A job as the queue sees it.
+    """A job past the queue, as the queue sees it.
 
     Attributes:
         demand: what it takes as long as it runs.
@@ -55,27 +56,31 @@ class Decisions:
     Attributes:
         start: jobs that leave the queue now.
         give_way: running jobs that are to be stopped and queued again → why.
-        waiting: jobs that stay → why, in the order of the queue.
-        never: those of `waiting` that can't start as things are.
+        head: the first that waits for room; None if nobody does.
+        head_reason: why the head waits.
+        kept: lines of which nobody can start, for a reason of their own.
+        never: those of `kept` that can't start as things are.
     """
 
     start: Sequence[JobName]
     give_way: Mapping[JobName, str]
-    waiting: Mapping[JobName, str]
-    never: frozenset[JobName]
+    head: JobName | None
+    head_reason: str
+    kept: Mapping[Line, str]
+    never: frozenset[Line]
 
 
 def decide(
     running: Iterable[Claim],
-    queued: Iterable[Claim],
+    lines: Iterable[Line],
     capacity: Amounts,
     quota_of: Mapping[str, Amounts],
 ) -> Decisions:
-    """Go through the queue once.
+    """Go through the queue once: its lines side by side, always on with the one whose next job is the first.
 
     Args:
         running: all jobs past the queue, in the order in which they started.
-        queued: all that wait, in the order in which they came.
+        lines: all that wait.
         capacity: what there is, for the dimensions that count.
         quota_of: project → what it may use at a time, for the dimensions that are limited; "*" for all others.
     """
@@ -86,53 +91,51 @@ def decide(
         used.update(claim.demand)
         used_by[claim.name.project].update(claim.demand)
     start: list[JobName] = []
-    waiting: dict[JobName, str] = {}
-    never: set[JobName] = set()
+    kept: dict[Line, str] = {}
+    never: set[Line] = set()
     head: Claim | None = None
-    heads: dict[str, Claim] = {}
-    """The first job of each project that its quota keeps."""
-    nothing_fits = False  # not even a place is left beside the head
-    for claim in sorted(queued, key=lambda claim: -claim.priority):
-        name, project = claim.name, claim.name.project
-        if nothing_fits:
-            waiting[name] = ITS_TURN
-            continue
+    head_reason = ""
+    heads: dict[str, Line] = {}
+    """The line of the first job of each project that its quota keeps."""
+    ahead = [(line.places[0], 0, line) for line in lines]  # the place, its index in the line, the line
+    heapify(ahead)
+    while ahead:
+        (priority, _sequence, name), index, line = ahead[0]
+        demand, project = line.demand, line.project
         quota = quota_of.get(project, quota_of.get("*", {}))
-        if reason := _never(claim.demand, capacity, quota, project):
-            waiting[name] = reason
-            never.add(name)
-            continue
-        lacking = _lacking(claim.demand, used_by[project], quota)
-        if lacking or (project in heads and _lacking(claim.demand, used_by[project] + _of(heads[project]), quota)):
-            waiting[name] = _quota_reason(project, lacking[0], quota) if lacking else ITS_TURN
-            heads.setdefault(project, claim)
-            continue
-        lacking = _lacking(claim.demand, used, capacity)
-        if lacking or (head is not None and _lacking(claim.demand, used + _of(head), capacity)):
-            if head is None:
-                head = claim
-                waiting[name] = _room_reason(claim.demand, lacking, used, capacity)
-                nothing_fits = bool(_lacking({"jobs": 1}, used + _of(head), capacity))
-            else:
-                waiting[name] = ITS_TURN
-            continue
-        start.append(name)
-        used.update(claim.demand)
-        used_by[project].update(claim.demand)
+        if index == 0 and (reason := _never(demand, capacity, quota, project)):
+            kept[line] = reason
+            never.add(line)
+        elif lacking := _lacking(demand, used_by[project], quota):
+            kept[line] = _quota_reason(project, lacking[0], quota)
+            heads.setdefault(project, line)
+        elif _delays(heads.get(project), demand, used_by[project], quota) or _delays(head, demand, used, capacity):
+            pass
+        elif lacking := _lacking(demand, used, capacity):
+            head, head_reason = Claim(name, demand, -priority), _room_reason(demand, lacking, used, capacity)
+        else:
+            start.append(name)
+            used.update(demand)
+            used_by[project].update(demand)
+            if index + 1 < len(line.places):
+                heapreplace(ahead, (line.places[index + 1], index + 1, line))
+                continue
+        heappop(ahead)
     give_way = _giving_way(head, running, used, capacity) if head is not None else {}
-    if head is not None and give_way:
-        waiting[head.name] = f"Waits for {', '.join(name.job_id for name in give_way)} to give way."
-    return Decisions(start, give_way, waiting, frozenset(never))
-
-
-def _of(claim: Claim) -> Counter[str]:
-    return Counter(claim.demand)
+    if give_way:
+        head_reason = f"Waits for {', '.join(name.job_id for name in give_way)} to give way."
+    return Decisions(start, give_way, head.name if head is not None else None, head_reason, kept, frozenset(never))
 
 
 def _lacking(demand: Amounts, used: Amounts, limits: Amounts) -> list[str]:
     """The dimensions in which `demand` doesn't fit; what it doesn't need can't keep it."""
     needed = ((each, demand.get(each, 0), limit) for each, limit in limits.items())
     return [each for each, amount, limit in needed if amount > 0 and amount + used.get(each, 0) > limit]
+
+
+def _delays(head: Claim | Line | None, demand: Amounts, used: Counter[str], limits: Amounts) -> bool:
+    """Whether `demand` would take what is being kept for `head`."""
+    return head is not None and bool(_lacking(demand, used + Counter(head.demand), limits))
 
 
 def _giving_way(head: Claim, running: Sequence[Claim], used: Counter[str], capacity: Amounts) -> dict[JobName, str]:

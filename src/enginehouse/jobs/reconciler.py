@@ -23,7 +23,7 @@ from enginehouse.core.settings import Settings
 from enginehouse.core.units import format_duration, parse_duration_s
 from enginehouse.gateway.environment import Wiring
 from enginehouse.jobs import lifecycle, queue
-from enginehouse.jobs.admission import Admission, Devices
+from enginehouse.jobs.admission import Admission, Devices, News
 from enginehouse.jobs.capacity import capacity
 from enginehouse.jobs.cluster import ports_needed
 from enginehouse.jobs.group import MAX_RESTARTS, MAX_RETRIES, End, Launch, Restart, Retry, Wait, look
@@ -168,19 +168,20 @@ class JobReconciler:
         for name in decisions.start:
             with self._tolerating(name):
                 prepared.append(self._prepare(self._store.get_job(name)))
-        for name, reason in self._admission.news(decisions).items():
-            self._tell(name, reason, never=name in decisions.never)
+                self._admission.left(name)
+        for news in self._admission.news(decisions):
+            self._tell(news)
         jobs = [
             self._give_way(_Group.of(job), decisions.give_way[job.name]) if job.name in decisions.give_way else job
             for job in started
         ]
         for name in self._admission.overdue():
-            if name not in decisions.start:
-                self._cancel_overdue(name)
+            self._cancel_overdue(name)
         return prepared + jobs
 
-    def _tell(self, name: JobName, reason: str, *, never: bool) -> None:
+    def _tell(self, news: News) -> None:
         """Why a job waits, for its owner; in its log, too, where that says more than that others go first."""
+        name, reason, never = news
         severity = "WARNING" if never else "INFO"
 
         def change(job: JobRecord) -> tuple[JobRecord, list[NewEvent]] | None:

@@ -70,16 +70,20 @@ class JobStore(Protocol):
         """
         ...
 
-    def queued_jobs(self) -> list[int]:
-        """Sequence numbers of all jobs and trials of all projects in the queue but tuning jobs, oldest first."""
+    def queued_jobs(self, *, after: int = 0, limit: int = 1000) -> list[JobRecord]:
+        """Jobs and trials of all projects in the queue but tuning jobs, oldest first.
+
+        Args:
+            after: the sequence number of the last one that is known.
+        """
+        ...
+
+    def moved_jobs(self, *, after: int) -> tuple[list[JobName], int]:
+        """The jobs and trials that were made or went to another state since an event, and the id of the last such."""
         ...
 
     def tuning_jobs(self) -> list[JobRecord]:
         """All tuning jobs of all projects that have not ended, oldest first."""
-        ...
-
-    def job_of(self, sequence: int) -> JobRecord:
-        """The job with a sequence number; raises NotFound."""
         ...
 
     def count_jobs(self) -> dict[str, int]:
@@ -159,6 +163,10 @@ class RegistryStore(Protocol):
 
 class EventStore(Protocol):
     """What happened, in order."""
+
+    def newest_event(self) -> int:
+        """The id of the event that was written last, of any resource; 0 before the first."""
+        ...
 
     def events(self, resource: str, *, after: int = 0, limit: int = 1000, kinds: Collection[str] = ()) -> list[Event]:
         """Events of `resource` with an id above `after`, in order of id (which is the order of time)."""

@@ -76,6 +76,7 @@ class JobRecord:
         plan: what jobs/plan made of it.
         run: how that is being carried out (jobs/run; of a tuning job tuning/progress).
         is_tuning: its trials run, not itself.
+        sequence: grows with each job that is made; the store gives it.
     """
 
     name: JobName
@@ -95,6 +96,7 @@ class JobRecord:
     creation_key: str = ""
     run: dict[str, Any] = field(default_factory=dict)
     is_tuning: bool = False
+    sequence: int = field(default=0, compare=False)
 
     @property
     def is_terminal(self) -> bool:

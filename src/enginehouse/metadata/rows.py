@@ -40,12 +40,13 @@ def _flat(record: Any) -> dict[str, Any]:
 
 
 def job_row(job: JobRecord) -> dict[str, Any]:
-    return _flat(job)
+    row = _flat(job)
+    del row["sequence"]
+    return row
 
 
 def job_record(row: sa.RowMapping) -> JobRecord:
     values = dict(row)
-    del values["sequence"]
     name = JobName(values.pop("project"), values.pop("job_id"), values.pop("trial_id"))
     return JobRecord(name=name, **values)
 

@@ -101,19 +101,17 @@ class SqlMetadataStore(SqlStudies):
         with self._database.read() as connection:
             return [rows.job_record(row) for row in connection.execute(query).mappings()]
 
-    def queued_jobs(self) -> list[int]:
-        query = (
-            sa.select(jobs.c.sequence).where(jobs.c.state == "QUEUED", ~jobs.c.is_tuning).order_by(jobs.c.sequence)
-        )
-        with self._database.read() as connection:
-            return list(connection.execute(query).scalars())
+    def queued_jobs(self, *, after: int = 0, limit: int = 1000) -> list[JobRecord]:
+        query = jobs.select().where(jobs.c.state == "QUEUED", jobs.c.sequence > after, ~jobs.c.is_tuning)
+        return self._jobs_in_order(query.limit(limit))
 
-    def job_of(self, sequence: int) -> JobRecord:
+    def moved_jobs(self, *, after: int) -> tuple[list[JobName], int]:
+        query = sa.select(events.c.event_id, events.c.resource)
+        query = query.where(events.c.event_id > after, events.c.kind == "state").order_by(events.c.event_id)
         with self._database.read() as connection:
-            row = connection.execute(jobs.select().where(jobs.c.sequence == sequence)).mappings().one_or_none()
-        if row is None:
-            raise NotFound(f"There is no job {sequence}.")
-        return rows.job_record(row)
+            found = connection.execute(query).all()
+        names = {name: None for row in found if (name := JobName.parse(row.resource)) is not None}
+        return list(names), found[-1].event_id if found else after
 
     def count_jobs(self) -> dict[str, int]:
         query = sa.select(jobs.c.state, sa.func.count().label("jobs"))
@@ -319,6 +317,10 @@ class SqlMetadataStore(SqlStudies):
         return operation
 
     # --- events ---
+
+    def newest_event(self) -> int:
+        with self._database.read() as connection:
+            return connection.execute(sa.select(sa.func.max(events.c.event_id))).scalar() or 0
 
     def events(self, resource: str, *, after: int = 0, limit: int = 1000, kinds: Collection[str] = ()) -> list[Event]:
         query = events.select().where(events.c.resource == resource, events.c.event_id > after)

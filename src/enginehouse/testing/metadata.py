@@ -86,7 +86,7 @@ class MetadataStoreContract(StudyStoreContract):
         assert [each.name for each in store.list_jobs("demo", page_size=9).items] == [job.name]
         assert [each.name for each in store.trials_of(job.name)] == [job.name.trial("1"), job.name.trial("2")]
         assert [each.name for each in store.started_jobs()] == [trial.name]
-        assert [store.job_of(each).name for each in store.queued_jobs()] == [job.name.trial("2")]
+        assert [each.name for each in store.queued_jobs()] == [job.name.trial("2")]
         assert store.tuning_jobs() == [job]
         assert store.count_jobs() == {"QUEUED": 1}
         assert [event.message for event in store.events(str(trial.name))] == ["begins"]
@@ -126,10 +126,34 @@ class MetadataStoreContract(StudyStoreContract):
         for i, state in enumerate(states):
             store.create_job(make_job(f"job_{i}", state=state), [])
         assert [j.state for j in store.started_jobs()] == ["RUNNING", "CANCELLING", "PREPARING"]
-        assert [store.job_of(sequence) for sequence in store.queued_jobs()] == [make_job("job_1")]
-        with pytest.raises(NotFound):
-            store.job_of(99)
+        assert store.queued_jobs() == [make_job("job_1")]
         assert store.count_jobs() == dict.fromkeys(states, 1)
+
+    def test_the_queue_is_read_in_pages(self, store: MetadataStore) -> None:
+        for i in range(5):
+            store.create_job(make_job(f"job_{i}"), [])
+        pages, after = [], 0
+        while page := store.queued_jobs(after=after, limit=2):
+            pages.append([job.name.job_id for job in page])
+            after = page[-1].sequence
+        assert pages == [["job_0", "job_1"], ["job_2", "job_3"], ["job_4"]]
+
+    def test_jobs_that_have_moved_since_an_event(self, store: MetadataStore) -> None:
+        assert store.newest_event() == 0
+        created = NewEvent("state", "created")
+        first, second = make_job("job_1"), replace(make_job("job_2"), name=JobName("demo", "job_2", "7"))
+        store.create_job(first, [created, NewEvent("log", "a line")])
+        before = store.newest_event()
+        assert store.moved_jobs(after=0)[0] == [first.name]
+        assert store.moved_jobs(after=before) == ([], before)
+        store.create_job(second, [created])
+        store.change_job(first.name, lambda job: (job, [NewEvent("decision", "wait"), NewEvent("state", "moved")]))
+        store.change_job(second.name, lambda job: (job, [NewEvent("state", "moved"), NewEvent("log", "a line")]))
+        store.create_model(make_model())
+        store.change_model(make_model().name, lambda model: (model, [NewEvent("state", "of a model")]))
+        moved, after = store.moved_jobs(after=before)
+        assert moved == [second.name, first.name]
+        assert store.moved_jobs(after=after) == ([], after)
 
     def test_a_change_and_its_events_are_one(self, store: MetadataStore) -> None:
         store.create_job(make_job(), [])
