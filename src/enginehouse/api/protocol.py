@@ -1,16 +1,19 @@
-"""What one HTTP client may cost before it has said what it wants, and files as answers.
+"""What one HTTP client may cost before it has said what it wants, large bodies, and files as answers.
 
-uvicorn bounds neither the size of a request's head nor the time it may take, and knows no way for a file to its
-client but through memory. `BoundedProtocol` adds these; `lendable`, which the composition root gives to uvicorn, is
-built on it.
+uvicorn bounds neither the size of a request's head nor the time it may take, copies each small piece of a body five
+times, and knows no way for a file to its client but through memory. `BoundedProtocol` amends these; `lendable`, which
+the composition root gives to uvicorn, is built on it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import os
+import socket
 from typing import Any, BinaryIO, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from enginehouse.api.sendfile import SENDFILE, send_file
@@ -19,6 +22,9 @@ MAX_HEAD_BYTES = 128 * 1024
 """Request line and headers together; names of 1,024 bytes, percent-encoded, fit many times."""
 HEAD_TIMEOUT_S = 30.0
 """For a whole head, from its first byte; and for the first byte on a new connection."""
+LARGE_BODY_BYTES = 256 * 1024
+"""Bodies from this size on are read from the socket in pieces of up to `_PIECE_BYTES`."""
+_PIECE_BYTES = 1024 * 1024
 _MAX_HELD_BYTES = 64 * 1024
 
 
@@ -61,7 +67,11 @@ class OneWrite:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """A connection that is closed when the head of a request is too large (400) or too slow."""
+    """A connection that is closed when the head of a request is too large (400) or too slow.
+
+    What the parser has not seen of a large body when the application asks for it goes past the parser, and a new one
+    reads the next request.
+    """
 
     max_head_bytes = MAX_HEAD_BYTES
     head_timeout_s = HEAD_TIMEOUT_S
@@ -72,6 +82,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._answers: OneWrite
+        self._unparsed_bytes = 0  # of a large body
+        self._past_parser: socket.socket | None = None  # the way of what the parser has not seen
+        self._drop_bytes = 0  # of a body that nobody wants, before the next request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -80,9 +93,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._clear_deadline()
+        self._close_past_parser()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._drop_bytes:
+            dropped = min(self._drop_bytes, len(data))
+            self._drop_bytes -= dropped
+            data = data[dropped:]
+            if not data:
+                return
         super().data_received(data)
         if self._in_head:  # a header that has not ended is not told by the parser, but kept
             self._head_bytes += len(data)
@@ -111,6 +131,58 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.transport = cast(asyncio.Transport, self._answers)
             extensions = cast(dict[str, Any], self.scope.setdefault("extensions", {}))
             extensions[SENDFILE] = functools.partial(self._send_file, self.cycle)
+            length = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
+            if length >= LARGE_BODY_BYTES:
+                self._unparsed_bytes = length
+                self.cycle.receive = functools.partial(self._receive, self.cycle)  # type: ignore[method-assign]
+
+    def on_body(self, body: bytes) -> None:
+        self._unparsed_bytes = max(self._unparsed_bytes - len(body), 0)
+        super().on_body(body)
+
+    async def _receive(self, cycle: RequestResponseCycle) -> Any:
+        """The ASGI `receive` of a request with a large body."""
+        if cycle is not self.cycle or not self._unparsed_bytes or cycle.disconnected or cycle.response_complete:
+            return await RequestResponseCycle.receive(cycle)
+        self.flow.pause_reading()
+        if cycle.waiting_for_100_continue:
+            cycle.waiting_for_100_continue = False
+            cycle.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body, cycle.body = bytes(cycle.body), bytearray()
+        if not body:
+            body = await self._read_past_parser()
+        if not body:
+            cycle.disconnected = True
+            self.transport.abort()
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": body, "more_body": bool(self._unparsed_bytes)}
+
+    async def _read_past_parser(self) -> bytes:
+        """The next piece of the body; none if the client is gone."""
+        try:
+            if self._past_parser is None:  # uvloop lets nobody else wait for a transport's own descriptor
+                descriptor = os.dup(self.transport.get_extra_info("socket").fileno())
+                self._past_parser = socket.socket(fileno=descriptor)
+            piece = await self.loop.sock_recv(self._past_parser, min(self._unparsed_bytes, _PIECE_BYTES))
+        except OSError:
+            return b""
+        except BaseException:  # a piece may be lost: what follows is no request
+            self.transport.abort()
+            raise
+        self._unparsed_bytes -= len(piece)
+        if not self._unparsed_bytes:
+            self._parse_anew()
+            self.on_message_complete()
+        return piece
+
+    def _parse_anew(self) -> None:
+        self._close_past_parser()
+        self.parser = httptools.HttpRequestParser(self)
+
+    def _close_past_parser(self) -> None:
+        if self._past_parser is not None:
+            self._past_parser.close()
+            self._past_parser = None
 
     async def _send_file(self, cycle: RequestResponseCycle, file: BinaryIO, offset: int, size_bytes: int) -> None:
         if cycle.disconnected or cycle.scope["method"] == "HEAD":
@@ -128,6 +200,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().send_400_response(msg)
 
     def on_response_complete(self) -> None:
+        if self._past_parser is not None:  # the application did not want all of the body
+            self._drop_bytes, self._unparsed_bytes = self._unparsed_bytes, 0
+            self._parse_anew()
         self._answers.flush()
         super().on_response_complete()
 

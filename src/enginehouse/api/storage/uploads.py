@@ -5,6 +5,7 @@ Source: https://cloud.google.com/storage/docs/json_api/v1/how-tos/upload and …
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import re
 from collections.abc import AsyncIterator, Callable
@@ -139,11 +140,15 @@ async def _begin_resumable(call: Call) -> Response:
 async def _append(call: Call, upload_id: str, sent: ContentRange) -> int:
     """Store the body's bytes, and return how many bytes there are now."""
     position = stored = sent.first or 0
-    async for block in in_blocks(call.request.stream()):
+
+    def append(block: bytes) -> None:
+        nonlocal position, stored
         if sent.last is not None and position + len(block) > sent.last + 1:
             raise InvalidArgument("The body is longer than its Content-Range says.", field="Content-Range")
-        stored = await call.run(call.store.append_upload, upload_id, position, block)
+        stored = call.store.append_upload(upload_id, position, block)
         position += len(block)
+
+    await _pour(in_blocks(call.request.stream()), append)
     if sent.last is not None and position != sent.last + 1:
         raise InvalidArgument("The body is shorter than its Content-Range says.", field="Content-Range")
     return max(position, stored)
@@ -162,12 +167,26 @@ async def _store(
     writer = await call.run(begin)
     try:
         await call.run(writer.write, first)
-        async for block in blocks:
-            await call.run(writer.write, block)
+        await _pour(blocks, writer.write)
         return await call.run(writer.commit, expected)
     except BaseException:
         writer.abort()
         raise
+
+
+async def _pour(blocks: AsyncIterator[bytes], write: Callable[[bytes], None]) -> None:
+    """Have each block written in a thread while the next one comes."""
+    writing: asyncio.Future[None] | None = None
+    try:
+        async for block in blocks:
+            if writing is not None:
+                await writing
+            writing = asyncio.ensure_future(Call.run(write, block))
+        if writing is not None:
+            await writing
+    finally:
+        if writing is not None:  # whoever waits no more must not meet it at the writer
+            await asyncio.wait([writing])
 
 
 def _put(begin: Callable[[], ObjectWriter], content: bytes, expected: Digests) -> ObjectInfo:
