@@ -52,10 +52,11 @@ class LendableProtocol(BoundedProtocol):
         self._offer = lender
 
     def on_response_complete(self) -> None:
+        is_last = not self.pipeline  # else the next request is being answered when uvicorn's part returns
         super().on_response_complete()
         lender, self._offer = self._offer, None
         head, self._head = self._head, None
-        if lender is None or head is None or self.pipeline or not self._at_boundary or self._shutting_down:
+        if lender is None or head is None or not is_last or not self._at_boundary or self._shutting_down:
             return
         if not self.cycle.keep_alive or self.transport.is_closing() or self.transport.get_write_buffer_size():
             return
