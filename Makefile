@@ -3,6 +3,7 @@
 # make test-slow  what takes longer: each kind of runtime built and trained in
 # make lint    the checks alone
 # make docs    write the generated pages of docs/ again
+# make protos  compile the messages of gRPC again
 # make lock    resolve the dependencies anew
 # make clean   remove what the others made
 #
@@ -16,7 +17,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint lock docs clean
+.PHONY: help demo test test-slow lint lock docs protos clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -38,6 +39,11 @@ lint: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python tools/generate_docs.py
+
+PROTOS := src/enginehouse/api/rpc/protos
+protos: $(VENV)/.installed-dev
+	$(BIN)/python -m grpc_tools.protoc -I $(PROTOS) --include_imports \
+		--descriptor_set_out=$(PROTOS)/descriptors.binpb tensorflow.proto serving.proto inference.proto
 
 # hatchling and editables build the package itself, which is installed without a build environment of its own.
 lock: $(VENV)/.installed

@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import orjson
@@ -74,6 +74,7 @@ from enginehouse.registry.traffic import TrafficService
 from enginehouse.registry.uses import VersionUses
 from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue
+from enginehouse.serving.inference import Inference
 from enginehouse.serving.limits import Limits
 from enginehouse.serving.metrics import render
 from enginehouse.serving.pool import ServerPool
@@ -87,6 +88,9 @@ from enginehouse.tuning.job_output import TuningOutputs
 from enginehouse.tuning.search import SearchPolicy
 from enginehouse.tuning.service import StudyService
 from enginehouse.tuning.trials import TuningReconciler
+
+if TYPE_CHECKING:
+    from enginehouse.api.rpc.server import RpcServer
 
 _log = logging.getLogger(__name__)
 
@@ -167,22 +171,24 @@ class Engine:
             self._clock,
             url,
             shut_down=self.shut_down,
-            ready=lambda gateway_url: self._announce(url, gateway_url),
+            ready=lambda gateway_url, grpc_address: self._announce(url, gateway_url, grpc_address),
         )
         return composition.app
 
-    def _announce(self, url: str, gateway_url: str | None) -> None:
+    def _announce(self, url: str, gateway_url: str | None, grpc_address: str | None) -> None:
         """Tell `mle` where this engine is."""
         info = {
             "url": url,
             "gatewayUrl": gateway_url,
+            "grpcAddress": grpc_address,
             "pid": os.getpid(),
             "startTime": format_time(self._clock.time_ns()),
         }
         atomic_write_json(self.settings.engine_file, info)
         ports = [urlsplit(each).port if each else None for each in (url, gateway_url)]
         atomic_write_json(_last_ports_file(self.settings), ports)
-        _log.info("listening on %s, gateway %s, data in %s", url, gateway_url, self.settings.data_dir)
+        data_dir = self.settings.data_dir
+        _log.info("listening on %s, gateway %s, gRPC %s, data in %s", url, gateway_url, grpc_address, data_dir)
 
 
 class Composition:
@@ -191,7 +197,7 @@ class Composition:
     Args:
         url: where the engine answers.
         shut_down: ends the engine as SIGTERM does.
-        ready: called with the gateway's URL (or None) when everything has started.
+        ready: called with the gateway's URL and the address for gRPC (or None) when everything has started.
     """
 
     def __init__(
@@ -201,7 +207,7 @@ class Composition:
         url: str,
         *,
         shut_down: Callable[[], None],
-        ready: Callable[[str | None], None],
+        ready: Callable[[str | None, str | None], None],
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -210,6 +216,7 @@ class Composition:
         self._ready = ready
         self._loop: asyncio.AbstractEventLoop | None = None
         self._gateway_url: str | None = None
+        self._grpc_address: str | None = None
         uv = Path(uv_tool.find_uv_bin())
         self._store = SqlMetadataStore.open_sqlite(settings.metadata_path, clock)
         self._store.clear_leases()  # whoever held them is dead: the data directory is locked
@@ -267,6 +274,8 @@ class Composition:
             record=self._recorder.record,
             roll_back=self._roll_back_traffic,
         )
+        self._rpc_server = _rpc_server() if settings.grpc_port >= 0 else None
+        self._inference = Inference(self._predict, self._pool)
         self._deployer = Deployer(
             self._store,
             self._storage,
@@ -321,7 +330,7 @@ class Composition:
                 place_handlers(),
             ),
             *discovery_routes(),
-            *OpenInference(self._predict, self._pool, settings.project, max_bytes).routes(),
+            *OpenInference(self._inference, settings.project, max_bytes).routes(),
             *LoggingApi(LogEntries(store, settings.jobs_dir, clock), max_bytes).routes(),
             *AuthApi(settings.token or DEFAULT_TOKEN, settings.project).routes(),
         ]
@@ -337,6 +346,7 @@ class Composition:
             shut_down=self._shut_down,
             url=self._url,
             gateway_url=lambda: self._gateway_url,
+            grpc_address=lambda: self._grpc_address,
             hardware=self._reconciler.hardware,
             warm_pool=self._warm.describe if self._warm else list,
             flush_requests=self._recorder.flush,
@@ -347,6 +357,7 @@ class Composition:
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         self._loop = asyncio.get_running_loop()
         gateway = await self._start_gateway()
+        rpc = await self._start_rpc()
         await self._pool.start()
         if self._warm:
             self._warm.start()
@@ -355,12 +366,14 @@ class Composition:
         self._uses.start()
         self._tuner.start()
         self._deployer.start(self._loop)
-        self._ready(self._gateway_url)
+        self._ready(self._gateway_url, self._grpc_address)
         try:
             yield
         finally:
             if gateway is not None:
                 await gateway.close()
+            if rpc is not None:
+                await rpc.close()
             await self._loop.run_in_executor(None, self._tuner.stop)
             await self._loop.run_in_executor(None, self._reconciler.stop)
             if self._warm:
@@ -396,6 +409,20 @@ class Composition:
             f"Can't listen on {settings.host}:{settings.gateway_port} for the gateway: the port is taken. Choose "
             "another with --gateway-port, or 0 for a free one."
         )
+
+    async def _start_rpc(self) -> RpcServer | None:
+        settings = self._settings
+        if self._rpc_server is None:
+            return None
+        server = self._rpc_server(
+            self._inference,
+            token=settings.token,
+            project=settings.project,
+            max_request_bytes=settings.max_body_bytes,
+        )
+        port = await server.start(settings.host, settings.grpc_port)
+        self._grpc_address = _url(settings.host, port).removeprefix("http://")
+        return server
 
     def _wiring(self, project: str) -> Wiring | None:
         """How the training processes of a project reach the engine; None where there is no gateway."""
@@ -495,6 +522,17 @@ def _listen(settings: Settings) -> socket.socket:
             listener.listen(2048)
             return listener
     raise AssertionError("unreachable")
+
+
+def _rpc_server() -> type[RpcServer]:
+    """The server for gRPC, which is an extra."""
+    try:
+        from enginehouse.api.rpc.server import RpcServer
+    except ModuleNotFoundError as error:
+        raise FailedPrecondition(
+            f"grpc_port needs the Python package {error.name}. Install it with: pip install 'enginehouse[grpc]'"
+        ) from None
+    return RpcServer
 
 
 def _acquire(lock: FileLock) -> bool:

@@ -15,10 +15,10 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
-from enginehouse.core.errors import InvalidArgument
+from enginehouse.core.errors import FailedPrecondition, InvalidArgument
 from enginehouse.core.names import ObjectUri
 from enginehouse.sdk.client import connect
-from enginehouse.serving.open_inference import tensor_metadata, to_instances, to_tensors
+from enginehouse.serving.open_inference import as_json, tensor_metadata, to_instances, to_tensors
 from enginehouse.testing.engine import EngineProcess
 
 FEATURES, LABELS = load_iris(return_X_y=True)
@@ -31,18 +31,18 @@ def tensor(name: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
 def test_one_input_gives_bare_instances() -> None:
     flat, nested = tensor("x", [2, 3], [1, 2, 3, 4, 5, 6]), tensor("x", [2, 3], [[1, 2, 3], [4, 5, 6]])
     for each in (flat, nested):
-        assert to_instances({"inputs": [each]}, ["x"]) == [[1, 2, 3], [4, 5, 6]]
-    assert to_instances({"inputs": [tensor("x", [2], ["a", "b"])]}, ["x"]) == ["a", "b"]
-    assert to_instances({"inputs": [tensor("x", [0, 3], [])]}, ["x"]) == []
-    image = to_instances({"inputs": [tensor("x", [1, 2, 2, 1], [1, 2, 3, 4])]}, ["x"])
+        assert to_instances([each], ["x"]) == [[1, 2, 3], [4, 5, 6]]
+    assert to_instances([tensor("x", [2], ["a", "b"])], ["x"]) == ["a", "b"]
+    assert to_instances([tensor("x", [0, 3], [])], ["x"]) == []
+    image = to_instances([tensor("x", [1, 2, 2, 1], [1, 2, 3, 4])], ["x"])
     assert image == [[[[1], [2]], [[3], [4]]]]
 
 
 def test_several_inputs_give_objects() -> None:
     inputs = [tensor("a", [2], [1, 2]), tensor("b", [2, 2], [1, 2, 3, 4])]
-    assert to_instances({"inputs": inputs}, ["a", "b"]) == [{"a": 1, "b": [1, 2]}, {"a": 2, "b": [3, 4]}]
+    assert to_instances(inputs, ["a", "b"]) == [{"a": 1, "b": [1, 2]}, {"a": 2, "b": [3, 4]}]
     columns = [tensor("sl", [2, 1], [1, 2]), tensor("sw", [2, 1], [3, 4])]
-    assert to_instances({"inputs": columns}, ["instances"]) == [{"sl": 1, "sw": 3}, {"sl": 2, "sw": 4}]
+    assert to_instances(columns, ["instances"]) == [{"sl": 1, "sw": 3}, {"sl": 2, "sw": 4}]
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,13 @@ def test_several_inputs_give_objects() -> None:
         ([{"name": "x", "data": [1]}], "inputs[0].shape"),
         ([{"name": "x", "shape": [1]}], "inputs[0].data"),
         ([tensor("x", [2, 2], [1, 2, 3])], "inputs[0].data"),
+        ([tensor("y", [1], [1])], "inputs"),
         ([tensor("x", [1], [1]), tensor("y", [2], [1, 2])], "inputs"),
     ],
 )
 def test_what_is_wrong_is_named(inputs: Any, field: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
-        to_instances({"inputs": inputs}, ["x"])
+        to_instances(inputs, ["x"])
     assert caught.value.field == field
 
 
@@ -69,10 +70,13 @@ def test_predictions_become_tensors() -> None:
         {"name": "p", "datatype": "FP32", "shape": [2, 2], "data": [0.5, 0.5, 1.0, None]}
     ]
     several = to_tensors([{"id": 1, "raw": {"b64": "YQ=="}}, {"id": 2, "raw": {"b64": "Yg=="}}], {})
-    assert several == [
+    assert [as_json(each) for each in several] == [
         {"name": "id", "datatype": "INT64", "shape": [2], "data": [1, 2]},
         {"name": "raw", "datatype": "BYTES", "shape": [2], "data": ["YQ==", "Yg=="]},
     ]
+    assert several[1]["data"] == [{"b64": "YQ=="}, {"b64": "Yg=="}]
+    with pytest.raises(FailedPrecondition, match="output p differ in shape"):
+        to_tensors([[1.0, 2.0], [1.0]], {"p": {}})
     assert to_tensors(["a"], {"y": {}})[0]["datatype"] == "BYTES"
     assert tensor_metadata(specs) == [{"name": "p", "datatype": "FP32", "shape": [-1, 2]}]
 

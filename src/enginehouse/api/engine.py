@@ -43,6 +43,7 @@ class EngineApi:
         shut_down: ends the engine as SIGTERM does.
         url: where the engine answers.
         gateway_url: where the gateway answers, None while there is none.
+        grpc_address: HOST:PORT where gRPC is answered, None where it is not.
         hardware: what jobs share, and which job has which GPU.
         warm_pool: interpreters that wait for jobs.
         flush_requests: writes the sampled requests to their tables.
@@ -56,6 +57,7 @@ class EngineApi:
     shut_down: Callable[[], None]
     url: str
     gateway_url: Callable[[], str | None]
+    grpc_address: Callable[[], str | None]
     hardware: Callable[[], dict[str, Any]]
     warm_pool: Callable[[], list[dict[str, Any]]]
     start_time_ns: int
@@ -84,6 +86,7 @@ class EngineApi:
             "version": __version__,
             "url": self.url,
             "gatewayUrl": self.gateway_url(),
+            "grpcAddress": self.grpc_address(),
             "dataDir": str(self.settings.data_dir),
             "pid": os.getpid(),
             "startTime": format_time(self.start_time_ns),

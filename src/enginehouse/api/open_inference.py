@@ -19,14 +19,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from enginehouse import __version__
-from enginehouse.api.http import Handler, in_thread
+from enginehouse.api.http import Handler
 from enginehouse.core.errors import EngineError, InvalidArgument
-from enginehouse.serving.open_inference import PLATFORMS, tensor_metadata, to_instances, to_tensors
-from enginehouse.serving.pool import ServerPool
-from enginehouse.serving.router import PredictApp
-from enginehouse.serving.types import ServedVersion
-
-_DEFAULT_SIGNATURES = ("serving_default", "predict")
+from enginehouse.serving.inference import Inference, Target
+from enginehouse.serving.open_inference import as_json, platform_of, tensor_metadata
 
 
 @dataclass(frozen=True)
@@ -34,13 +30,11 @@ class OpenInference:
     """The handlers.
 
     Args:
-        predict: knows which version a name means.
-        pool: asks the model servers.
+        inference: asks the versions.
         project: the default one.
     """
 
-    predict: PredictApp
-    pool: ServerPool
+    inference: Inference
     project: str
     max_body_bytes: int
 
@@ -65,62 +59,38 @@ class OpenInference:
         return Response()
 
     async def _ready(self, request: Request) -> Response:
-        await self._version(request)
+        self.inference.version(self._target(request))
         return Response()
 
     async def _model(self, request: Request) -> Response:
-        version = await self._version(request)
-        _name, signature = await self._signature(version, "")
+        version = self.inference.version(self._target(request))
+        signature = await self.inference.signature(version)
         return _json(
             {
                 "name": version.name.model_id,
                 "versions": [version.name.version_id],
-                "platform": PLATFORMS.get(version.framework, "custom"),
+                "platform": platform_of(version.framework),
                 "inputs": tensor_metadata(signature["inputs"]),
                 "outputs": tensor_metadata(signature["outputs"]),
             }
         )
 
     async def _infer(self, request: Request) -> Response:
-        version = await self._version(request)
         told = await self._read(request)
         parameters = told.get("parameters") or {}
-        asked = str(parameters.get("signature_name", "")) if isinstance(parameters, dict) else ""
-        name, signature = await self._signature(version, asked)
-        body: dict[str, Any] = {"instances": to_instances(told, list(signature["inputs"]))}
-        if asked:
-            body["signature_name"] = name
-        status, data = await self.pool.predict(version, orjson.dumps(body))
-        answer = orjson.loads(data)
-        if "error" in answer:
-            error = answer["error"]
-            words = error["message"] if isinstance(error, dict) else error
-            return _json({"error": words}, status=400 if status == 200 else status)
-        outputs = to_tensors(answer["predictions"], signature["outputs"])
+        signature_name = str(parameters.get("signature_name", "")) if isinstance(parameters, dict) else ""
+        inferred = await self.inference.infer(self._target(request), told.get("inputs"), signature_name)
         wanted = [each.get("name") for each in told.get("outputs") or [] if isinstance(each, dict)]
         result = {
-            "model_name": version.name.model_id,
-            "model_version": version.name.version_id,
-            "outputs": [each for each in outputs if not wanted or each["name"] in wanted],
+            "model_name": inferred.version.name.model_id,
+            "model_version": inferred.version.name.version_id,
+            "outputs": [as_json(each) for each in inferred.outputs if not wanted or each["name"] in wanted],
         }
         return _json({**result, "id": told["id"]} if "id" in told else result)
 
-    async def _version(self, request: Request) -> ServedVersion:
+    def _target(self, request: Request) -> Target:
         project = request.query_params.get("project") or self.project
-        return await in_thread(  # type: ignore[no-any-return]
-            self.predict.version, project, request.path_params["model"], request.path_params.get("version")
-        )
-
-    async def _signature(self, version: ServedVersion, asked: str) -> tuple[str, dict[str, Any]]:
-        """Name and description of a signature, of the default one for "". Starts the model server if need be."""
-        signatures = (await self.pool.deploy(version)).signatures
-        name = asked or next((each for each in _DEFAULT_SIGNATURES if each in signatures), next(iter(signatures)))
-        if name not in signatures:
-            raise InvalidArgument(
-                f"There is no signature {name!r}; the model has: {', '.join(signatures)}.",
-                field="parameters.signature_name",
-            )
-        return name, signatures[name]
+        return Target(project, request.path_params["model"], request.path_params.get("version"))
 
     async def _read(self, request: Request) -> dict[str, Any]:
         if int(request.headers.get("content-length", 0)) > self.max_body_bytes:

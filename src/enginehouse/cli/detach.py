@@ -79,7 +79,7 @@ def _wait_until_up(
             )
         told = read_json(settings.engine_file)
         if isinstance(told, dict) and told.get("pid") == process.pid:
-            engine = EngineFile(url=str(told["url"]), pid=process.pid)
+            engine = EngineFile(str(told["url"]), process.pid, told.get("grpcAddress"))
             try:
                 if connect(engine.url).engine.healthy():
                     return engine

@@ -55,6 +55,8 @@ def up(invocation: Invocation, detach: bool, file: str | None, **given: Any) -> 
 
         engine = start_detached(settings, _arguments(invocation, file, given))
         invocation.say(f"The engine is running on {settings.data_dir} (pid {engine.pid}).")
+        if engine.grpc_address:
+            invocation.say(f"Predictions by gRPC: {engine.grpc_address}")
         click.echo(engine.url)
     else:
         from enginehouse.main import serve

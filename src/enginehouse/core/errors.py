@@ -145,3 +145,9 @@ class Unavailable(EngineError):
 
 class DeadlineExceeded(EngineError):
     code, status, http_status = 4, "DEADLINE_EXCEEDED", 504
+
+
+def error_of(status: str, message: str) -> EngineError:
+    """The error of a status name, such as "NOT_FOUND"; `Internal` where there is none of that name."""
+    kinds = {kind.status: kind for kind in EngineError.__subclasses__()}
+    return kinds.get(status, Internal)(message)

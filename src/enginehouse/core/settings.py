@@ -48,6 +48,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("gateway", bool, True, "Answer for Google's API hosts by a forward proxy; see `mle env`."),
     Setting("gateway_port", int, 0, "Port of the gateway; 0 takes the one after the APIs', or a free one."),
     Setting(
+        "grpc_port",
+        int,
+        -1,
+        "Port of predictions by gRPC (needs enginehouse[grpc]); 0 picks a free one, -1 leaves it off, the flag alone "
+        "means 8500.",
+        flag_value="8500",
+    ),
+    Setting(
         "token", str, "", "Secret that requests from other machines must bring; needed for a host beyond loopback."
     ),
     Setting("project", str, "enginehouse", "Project that `mle` uses when no --project is given."),
@@ -150,6 +158,7 @@ class Settings:
     port: int
     gateway: bool
     gateway_port: int
+    grpc_port: int
     token: str
     project: str
     staging_bucket: str

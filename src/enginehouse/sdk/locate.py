@@ -24,6 +24,7 @@ class EngineFile:
 
     url: str
     pid: int
+    grpc_address: str | None = None
 
 
 def explicit_url(url: str | None, environ: Mapping[str, str] = os.environ) -> str | None:

@@ -1,8 +1,8 @@
 """The Open Inference Protocol's tensors as instances of the prediction API, and predictions as its tensors.
 
-Protocol: https://github.com/kserve/open-inference-protocol, version 2, REST. In: the JSON of `/infer` and what a
-model tells of its signature. Out: the body of a `:predict` request, and the tensors of its answer. All are pure
-functions; the rows of the tensors go through the same batches as all other requests.
+Protocol: https://github.com/kserve/open-inference-protocol, version 2. In: tensors as in the JSON of `/infer` and
+what a model tells of its signature. Out: the body of a `:predict` request, and the tensors of its answer. All are
+pure functions; the rows of the tensors go through the same batches as all other requests.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from enginehouse.core.errors import InvalidArgument
+from enginehouse.core.errors import FailedPrecondition, InvalidArgument
 
 _DATATYPES = {
     "bool": "BOOL",
@@ -21,13 +21,22 @@ _DATATYPES = {
     "string": "BYTES",
     **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
-PLATFORMS = {
+_PLATFORMS = {
     "TENSORFLOW": "tensorflow_savedmodel",
     "SCIKIT_LEARN": "sklearn_joblib",
     "XGBOOST": "xgboost_booster",
     "PYTORCH": "pytorch_torchscript",
     "ONNX": "onnx_onnxv1",
 }
+
+
+_TABLE = "instances"
+"""The only input of a model that takes tables, or whatever comes: its tensors may have any names."""
+
+
+def platform_of(framework: str) -> str:
+    """The protocol's name for what a model was made with."""
+    return _PLATFORMS.get(framework, "custom")
 
 
 def tensor_metadata(specs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -42,21 +51,25 @@ def tensor_metadata(specs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, An
     ]
 
 
-def to_instances(request: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+def to_instances(inputs: Any, names: Sequence[str]) -> list[Any]:
     """The instances that the tensors of an inference request stand for.
 
     Args:
+        inputs: a list of tensors, judged here.
         names: of the signature's inputs; with one of them, instances are bare values.
 
     Raises:
         InvalidArgument: naming the input that is wrong.
     """
-    inputs = request.get("inputs")
     if not isinstance(inputs, list) or not inputs or not all(isinstance(each, dict) for each in inputs):
         raise InvalidArgument("It must be a list of tensors.", field="inputs")
     columns: dict[str, list[Any]] = {}
     for position, tensor in enumerate(inputs):
         columns[str(tensor.get("name", ""))] = _rows(tensor, f"inputs[{position}]")
+    if list(names) != [_TABLE] and columns.keys() != set(names):
+        raise InvalidArgument(
+            f"The signature takes {', '.join(names)}; there came {', '.join(columns)}.", field="inputs"
+        )
     sizes = {name: len(rows) for name, rows in columns.items()}
     if len(set(sizes.values())) > 1:
         raise InvalidArgument(f"The tensors differ in their first dimension: {sizes}.", field="inputs")
@@ -101,6 +114,12 @@ def to_tensors(predictions: list[Any], specs: Mapping[str, Mapping[str, Any]]) -
     Args:
         predictions: one per row: bare values, or objects by output.
         specs: the outputs that the model tells of itself.
+
+    Returns:
+        Tensors with flat data; bytes stay `{"b64": "…"}`.
+
+    Raises:
+        FailedPrecondition: the rows of an output differ in shape.
     """
     if predictions and isinstance(predictions[0], dict) and predictions[0].keys() != {"b64"}:
         columns = {name: [row[name] for row in predictions] for name in predictions[0]}
@@ -114,9 +133,19 @@ def _tensor(name: str, rows: list[Any], spec: Mapping[str, Any]) -> dict[str, An
     while isinstance(first, list):
         shape.append(len(first))
         first = first[0] if first else None
-    data = [each["b64"] if isinstance(each, dict) and "b64" in each else each for each in _flat(rows)]
+    data = _flat(rows)
+    if len(data) != math.prod(shape):
+        raise FailedPrecondition(f"The rows of the output {name} differ in shape, so that no tensor holds them.")
     datatype = _DATATYPES.get(str(spec.get("dtype"))) or _datatype_of(data)
     return {"name": name, "datatype": datatype, "shape": shape, "data": data}
+
+
+def as_json(tensor: dict[str, Any]) -> dict[str, Any]:
+    """A tensor for the protocol's JSON, where bytes are their base64."""
+    if tensor["datatype"] != "BYTES":
+        return tensor
+    data = [each["b64"] if isinstance(each, dict) and "b64" in each else each for each in tensor["data"]]
+    return {**tensor, "data": data}
 
 
 def _datatype_of(data: list[Any]) -> str:

@@ -98,7 +98,19 @@ class PredictApp:
 
     def version(self, project: str, model_id: str, version_id: str | None) -> ServedVersion:
         """The version of that name, the default one for None; errors as of `VersionDirectory.resolve`."""
-        return self._directory.resolve(project, model_id, version_id)
+        path = _path(project, model_id, version_id)
+        return self._versions.get(path) or self._resolve(path)
+
+    async def predict(
+        self, project: str, model_id: str, version_id: str | None, request: bytes
+    ) -> tuple[ServedVersion, Answer]:
+        """The answer to a body that came by another protocol, and who gave it: shared out and sampled as any other.
+
+        Raises:
+            EngineError: as of `VersionDirectory.resolve` and `ServerPool.predict`.
+        """
+        version = self.version(project, model_id, version_id)
+        return await self._predict(_path(project, model_id, version_id), version, request)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -110,14 +122,11 @@ class PredictApp:
                 raise DeadlineExceeded("The model gave no prediction in time.")
             if scope["path"].endswith(":explain"):
                 status, body = await self._pool.predict(_explained(version), request, EXPLAIN)
-            elif scope["path"] in self._traffic:
-                status, body = await self._predict_split(scope["path"], request)
             else:
-                status, body = await self._pool.predict(version, request)
-                if version.sample is None:
+                _, (status, body) = await self._predict(scope["path"], version, request)
+                # What is sampled or shared out is so here, so the connection stays here.
+                if version.sample is None and scope["path"] not in self._traffic:
                     self._lend(scope, version.uid)
-                else:  # sampled here, so the connection stays here
-                    self._keep(version, request, status, body)
         except ClientGone:
             return
         except EngineError as error:
@@ -133,7 +142,14 @@ class PredictApp:
             name = version.name
             self._record(sample.table, sample.share, name.model_id, name.version_id, request, body)
 
-    async def _predict_split(self, path: str, request: bytes) -> Answer:
+    async def _predict(self, path: str, version: ServedVersion, request: bytes) -> tuple[ServedVersion, Answer]:
+        if path in self._traffic:
+            return await self._predict_split(path, request)
+        answer = await self._pool.predict(version, request)
+        self._keep(version, request, *answer)
+        return version, answer
+
+    async def _predict_split(self, path: str, request: bytes) -> tuple[ServedVersion, Answer]:
         """One request of a model whose requests are shared out: drawn anew for each, so no connection is lent.
 
         What another version can't answer for a fault of its own is answered by the base, and counted against it.
@@ -147,11 +163,12 @@ class PredictApp:
             answer = await self._pool.predict(split.versions[version_id], request)
             failed = answer.status >= 500 or answer.body.startswith(_FAILED)
             self._keep(split.versions[version_id], request, *answer)
-            return answer
+            return split.versions[version_id], answer
         except (Internal, Unavailable, DeadlineExceeded):
             if version_id == split.base:
                 raise
-            return await self._pool.predict(split.versions[split.base], request)
+            base = split.versions[split.base]
+            return base, await self._pool.predict(base, request)
         except EngineError:
             failed = False  # too many requests, too large a body: not the version's fault
             raise
@@ -213,6 +230,11 @@ class PredictApp:
 
 class ClientGone(Exception):
     """The client hung up before its request was whole; there is nobody to answer."""
+
+
+def _path(project: str, model_id: str, version_id: str | None) -> str:
+    version = "" if version_id is None else f"/versions/{version_id}"
+    return f"/v1/projects/{project}/models/{model_id}{version}:predict"
 
 
 def _explained(version: ServedVersion) -> ServedVersion:

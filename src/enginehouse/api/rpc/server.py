@@ -1,0 +1,56 @@
+"""The gRPC server, on the engine's event loop."""
+
+from __future__ import annotations
+
+import grpc
+
+from enginehouse.api.rpc.calls import Callers
+from enginehouse.api.rpc.open_inference import OpenInferenceService
+from enginehouse.api.rpc.tf_serving import TfServingServices
+from enginehouse.core.errors import FailedPrecondition
+from enginehouse.serving.inference import Inference
+
+_GRACE_S = 5.0
+
+
+class RpcServer:
+    """Answers on a port of its own, in plain text.
+
+    Args:
+        inference: asks the versions.
+        token, project: as for HTTP.
+        max_request_bytes: longer requests are refused with RESOURCE_EXHAUSTED.
+    """
+
+    def __init__(self, inference: Inference, *, token: str, project: str, max_request_bytes: int) -> None:
+        callers = Callers(token, project)
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", max_request_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),  # a port that is taken is refused rather than shared
+            ]
+        )
+        self._server.add_generic_rpc_handlers(
+            [*TfServingServices(inference).handlers(callers), OpenInferenceService(inference).handlers(callers)]
+        )
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; the port, which is a free one for 0.
+
+        Raises:
+            FailedPrecondition: the port is taken.
+        """
+        try:
+            bound: int = self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        except RuntimeError:
+            raise FailedPrecondition(
+                f"Can't listen on {host}:{port} for gRPC: the port is taken. Choose another with --grpc-port, or 0 "
+                "for a free one."
+            ) from None
+        await self._server.start()
+        return bound
+
+    async def close(self) -> None:
+        """Stop; calls under way have some seconds."""
+        await self._server.stop(_GRACE_S)
