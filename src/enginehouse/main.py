@@ -76,6 +76,7 @@ from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue
 from enginehouse.serving.inference import Inference
 from enginehouse.serving.limits import Limits
+from enginehouse.serving.logs import PredictionLogs
 from enginehouse.serving.metrics import render
 from enginehouse.serving.pool import ServerPool
 from enginehouse.serving.recording import RequestRecorder
@@ -267,11 +268,13 @@ class Composition:
             clock,
             after_s=settings.requests_flush_s,
         )
+        self._logs = PredictionLogs(settings.server_logs_dir, self._pool.groups, self._pool.log_path, clock)
         self._predict = PredictApp(
             directory,
             self._pool,
             max_body_bytes=settings.max_body_bytes,
             record=self._recorder.record,
+            log_access=self._logs.access,
             roll_back=self._roll_back_traffic,
         )
         self._rpc_server = _rpc_server() if settings.grpc_port >= 0 else None
@@ -331,7 +334,7 @@ class Composition:
             ),
             *discovery_routes(),
             *OpenInference(self._inference, settings.project, max_bytes).routes(),
-            *LoggingApi(LogEntries(store, settings.jobs_dir, clock), max_bytes).routes(),
+            *LoggingApi(LogEntries(store, settings.jobs_dir, settings.server_logs_dir, clock), max_bytes).routes(),
             *AuthApi(settings.token or DEFAULT_TOKEN, settings.project).routes(),
         ]
 
@@ -363,6 +366,7 @@ class Composition:
             self._warm.start()
         self._reconciler.start()
         self._recorder.start()
+        self._logs.start()
         self._uses.start()
         self._tuner.start()
         self._deployer.start(self._loop)
@@ -382,6 +386,7 @@ class Composition:
             await self._loop.run_in_executor(None, self._uses.stop)
             await self._pool.close()
             await self._loop.run_in_executor(None, self._recorder.stop)
+            await self._loop.run_in_executor(None, self._logs.stop)
             self._storage.close()
             self._store.close()
 

@@ -36,7 +36,7 @@ class World:
         self.clock = FakeClock()
         self.store = SqlMetadataStore.open_sqlite(directory / "m.sqlite3", self.clock)
         self.jobs_dir = directory / "jobs"
-        self.entries = LogEntries(self.store, self.jobs_dir, self.clock)
+        self.entries = LogEntries(self.store, self.jobs_dir, directory / "servers", self.clock)
         for job_id in ("job_1", "job_2"):
             self.add_job(job_id)
 

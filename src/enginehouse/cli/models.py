@@ -17,7 +17,7 @@ MODEL_FLAGS: tuple[BodyFlag, ...] = (
     BodyFlag("--regions", "regions", "Region to name in the model (default: us-central1).", comma_list, "REGION"),
     BodyFlag("--description", "description", "What the model is for."),
     BodyFlag("--labels", "labels", "Labels of the model.", mapping, "KEY=VALUE,..."),
-    BodyFlag("--enable-logging", "onlinePredictionLogging", "Log prediction requests.", switch=True),
+    BodyFlag("--enable-logging", "onlinePredictionLogging", "Log each prediction request.", switch=True),
     BodyFlag(
         "--enable-console-logging",
         "onlinePredictionConsoleLogging",
@@ -69,12 +69,21 @@ def describe(invocation: Invocation, model: str) -> None:
     print_resource(invocation, invocation.client().models.get(model_id))
 
 
-@models.command(examples="mle models update iris --description 'All three classes' --update-labels stage=live")
+@models.command(
+    examples="""
+        mle models update iris --description 'All three classes' --update-labels stage=live
+        mle models update iris --enable-logging
+    """
+)
 @click.argument("model")
 @click.option("--description", metavar="TEXT", help="What the model is for.")
 @click.option("--update-labels", metavar="KEY=VALUE,...", help="Add these labels, or change their values.")
 @click.option("--remove-labels", metavar="KEY,...", help="Remove these labels.")
 @click.option("--clear-labels", is_flag=True, help="Remove all labels first.")
+@click.option("--enable-logging/--no-enable-logging", default=None, help="Log each prediction request.")
+@click.option(
+    "--enable-console-logging/--no-enable-console-logging", default=None, help="Log what the model's code prints."
+)
 @pass_invocation
 def update(
     invocation: Invocation,
@@ -83,11 +92,18 @@ def update(
     update_labels: str | None,
     remove_labels: str | None,
     clear_labels: bool,
+    enable_logging: bool | None,
+    enable_console_logging: bool | None,
 ) -> None:
-    """Change a model's description or labels."""
+    """Change a model's description, labels or logs."""
     model_id = resource_id(invocation, model)
     client = invocation.client()
-    change: dict[str, Any] = {} if description is None else {"description": description}
+    given = {
+        "description": description,
+        "onlinePredictionLogging": enable_logging,
+        "onlinePredictionConsoleLogging": enable_console_logging,
+    }
+    change: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if not change or update_labels or remove_labels or clear_labels:
         current = client.models.get(model_id)
         change["labels"] = changed_labels(invocation, current, update_labels, remove_labels, clear_labels)

@@ -261,6 +261,34 @@ def update(
     wait_for(invocation, client, operation, f"Updating version [{version}]")
 
 
+@versions.command(examples="mle versions logs v1 --model iris\nmle versions logs v1 --model iris --kind access")
+@click.argument("version")
+@model_option
+@click.option("--kind", type=click.Choice(["access", "console"]), help="Requests, or what the model's code printed.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, help="The newest so many lines (default: 100).")
+@pass_invocation
+def logs(invocation: Invocation, version: str, model: str, kind: str | None, limit: int) -> None:
+    """Show the logs that the model's --enable-logging and --enable-console-logging write.
+
+    Lines are there a second after they were written. Cloud Logging's API gives the same:
+
+        gcloud logging read 'resource.type="cloudml_model_version" AND resource.labels.model_id="iris"'
+    """
+    model_id = resource_id(invocation, model)
+    client = invocation.client()
+    client.versions(model_id).get(version)
+    wanted = [
+        'resource.type="cloudml_model_version"',
+        f'resource.labels.model_id="{model_id}"',
+        f'resource.labels.version_id="{version}"',
+    ]
+    if kind is not None:
+        wanted.append(f'logName="projects/{client.project}/logs/ml.googleapis.com%2F{kind}"')
+    for entry in client.log_entries(" AND ".join(wanted), newest=limit):
+        time = entry["timestamp"][:23].replace("T", " ")
+        click.echo(f"{entry['severity']}\t{time} +0000\t{entry['textPayload']}")
+
+
 @versions.command(examples="mle versions delete v1 --model iris --quiet")
 @click.argument("version")
 @model_option

@@ -1,4 +1,4 @@
-"""The logs of jobs as Cloud Logging's entries: listed by filter, and written by user code.
+"""The logs of jobs and versions as Cloud Logging's entries: listed by filter, and written by user code.
 
 In: requests of logging v2. Out: entries in the order that clients need: gcloud compares timestamps and insert ids as
 text and drops what does not grow. Called by `api/logging`.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from enginehouse.core.clock import Clock
 from enginehouse.core.errors import InvalidArgument, NotFound
 from enginehouse.core.filters import ExactText, Filter, Lookup, OwnOrder, lookup_in, parse_filter
-from enginehouse.core.names import JobName
+from enginehouse.core.names import JobName, VersionName
 from enginehouse.core.units import format_time, parse_time_ns
 from enginehouse.jobs.logs import SERVICE_TASK, job_streams, written_log_path
 from enginehouse.metadata.base import MetadataStore
@@ -26,13 +27,16 @@ from enginehouse.schemas.logging import (
 )
 from enginehouse.schemas.wire import to_builtins
 from enginehouse.telemetry.joblog import JobLog, LogStream
-from enginehouse.telemetry.segments import SEVERITIES, LogRecord, LogWriter
+from enginehouse.telemetry.segments import SEVERITIES, LogRecord, LogWriter, SegmentStream
+from enginehouse.telemetry.served import ACCESS, CONSOLE, version_log_path
 
-RESOURCE_TYPE = "ml_job"
+JOB_TYPE, VERSION_TYPE = "ml_job", "cloudml_model_version"
+"""Resource types of Cloud Logging."""
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
 _MAX_JOBS = 200
-_JOB = "enginehouse_job"
+_MAX_MODELS = 1000
+_OWNER = "enginehouse_owner"
 _READ_AT_ONCE = 1000
 _MAX_READ = 50_000
 _SEVERITY_BY_NUMBER = {0: "DEFAULT", 100: "DEBUG", 200: "INFO", 300: "NOTICE", 400: "WARNING", 500: "ERROR"} | {
@@ -43,11 +47,17 @@ _SEVERITY_BY_NUMBER = {0: "DEFAULT", 100: "DEBUG", 200: "INFO", 300: "NOTICE", 4
 
 
 class LogEntries:
-    """The entries of all jobs. Thread-safe."""
+    """The entries of all jobs and versions. Thread-safe.
 
-    def __init__(self, store: MetadataStore, jobs_dir: Path, clock: Clock) -> None:
+    Args:
+        jobs_dir: where the replicas' segments are.
+        versions_logs_dir: where those of `telemetry.served` are.
+    """
+
+    def __init__(self, store: MetadataStore, jobs_dir: Path, versions_logs_dir: Path, clock: Clock) -> None:
         self._store = store
         self._jobs_dir = jobs_dir
+        self._versions_logs_dir = versions_logs_dir
         self._clock = clock
         self._writing = threading.Lock()
 
@@ -83,16 +93,37 @@ class LogEntries:
         return ListLogEntriesResponse(entries=entries[skip : skip + page_size], next_page_token=token)
 
     def _open(self, projects: list[str], wanted: Filter) -> JobLog:
-        """The merged log of all jobs that the filter may mean."""
-        job_ids = wanted.values.get("resource.labels.job_id")
-        names = [name for project in projects for name in self._jobs_of(project, job_ids)]
-        return JobLog(
-            [
-                _OwnedStream(stream, name)
-                for name in names
-                for stream in job_streams(self._store, self._jobs_dir, name)
-            ]
-        )
+        """The merged log of all jobs and versions that the filter may mean."""
+        types = wanted.values.get("resource.type")
+        streams: list[LogStream] = []
+        for project in projects:
+            if types is None or types - {VERSION_TYPE}:
+                streams += self._job_streams(project, wanted)
+            if types is None or VERSION_TYPE in types:
+                streams += self._version_streams(project, wanted)
+        return JobLog(streams)
+
+    def _job_streams(self, project: str, wanted: Filter) -> list[LogStream]:
+        return [
+            _OwnedStream(stream, name)
+            for name in self._jobs_of(project, wanted.values.get("resource.labels.job_id"))
+            for stream in job_streams(self._store, self._jobs_dir, name)
+        ]
+
+    def _version_streams(self, project: str, wanted: Filter) -> list[LogStream]:
+        if "resource.labels.job_id" in wanted.values:
+            return []
+        model_ids = wanted.values.get("resource.labels.model_id")
+        models = self._store.list_models(project, page_size=_MAX_MODELS).items
+        return [
+            _OwnedStream(
+                SegmentStream(version_log_path(self._versions_logs_dir, version.uid, kind), kind), version.name
+            )
+            for model in models
+            if model_ids is None or model.name.model_id in model_ids
+            for version in self._store.list_versions(model.name, page_size=_MAX_MODELS).items
+            for kind in (ACCESS, CONSOLE)
+        ]
 
     def _jobs_of(self, project: str, job_ids: frozenset[str] | None) -> list[JobName]:
         if job_ids is None:
@@ -183,9 +214,26 @@ def _scan(log: JobLog, wanted: Filter, cursor: str, page_size: int) -> tuple[lis
 
 def _entry(record: LogRecord) -> LogEntry:
     """A record of an `_OwnedStream` in Cloud Logging's shape: the service's lines as text, a replica's as JSON."""
-    time = format_time(record.timestamp_ns, digits=9)
     fields = dict(record.fields)
-    job: JobName = fields.pop(_JOB)
+    owner: JobName | VersionName = fields.pop(_OWNER)
+    time = format_time(record.timestamp_ns, digits=9)
+    entry = LogEntry(timestamp=time, receive_timestamp=time, severity=record.severity, insert_id=record.insert_id)
+    if isinstance(owner, VersionName):
+        _tell_version(entry, record, owner, fields)
+    else:
+        _tell_job(entry, record, owner, fields)
+    return entry
+
+
+def _tell_version(entry: LogEntry, record: LogRecord, version: VersionName, fields: dict[str, Any]) -> None:
+    entry.log_name = f"projects/{version.project}/logs/ml.googleapis.com%2F{record.task_name}"
+    labels = {"model_id": version.model_id, "version_id": version.version_id, "project_id": version.project}
+    entry.resource = MonitoredResource(type=VERSION_TYPE, labels=labels)
+    entry.http_request = fields.get("http")
+    entry.text_payload = record.message
+
+
+def _tell_job(entry: LogEntry, record: LogRecord, job: JobName, fields: dict[str, Any]) -> None:
     task_name = record.task_name or fields.get("labels", {}).get("task_name", "")
     labels = {"ml.googleapis.com/job_id": job.job_id, "ml.googleapis.com/task_name": task_name}
     labels |= {"ml.googleapis.com/trial_id": fields.pop("trial_id", "")}
@@ -193,23 +241,14 @@ def _entry(record: LogRecord) -> LogEntry:
     log_id = fields.pop("log_id", "") or (
         f"ml.googleapis.com%2F{job.job_id}" if record.task_name == SERVICE_TASK else task_name or "user"
     )
-    entry = LogEntry(
-        log_name=f"projects/{job.project}/logs/{log_id}",
-        resource=MonitoredResource(
-            type=RESOURCE_TYPE,
-            labels={"job_id": job.job_id, "project_id": job.project, "task_name": task_name},
-        ),
-        timestamp=time,
-        receive_timestamp=time,
-        severity=record.severity,
-        insert_id=record.insert_id,
-        labels=labels,
-    )
+    entry.log_name = f"projects/{job.project}/logs/{log_id}"
+    own = {"job_id": job.job_id, "project_id": job.project, "task_name": task_name}
+    entry.resource = MonitoredResource(type=JOB_TYPE, labels=own)
+    entry.labels = labels
     if record.task_name == SERVICE_TASK:
         entry.text_payload = record.message
     else:
         entry.json_payload = {"message": record.message, "levelname": record.severity, **fields}
-    return entry
 
 
 def _lookup(entry: LogEntry) -> Lookup:
@@ -228,16 +267,16 @@ class _Severity(OwnOrder, str):
 
 
 class _OwnedStream:
-    """A stream whose records say which job they are of; jobs' streams share one merged log by it."""
+    """A stream whose records say whose they are; all streams share one merged log by it."""
 
-    def __init__(self, stream: LogStream, job: JobName) -> None:
-        self.name = f"{job}/{stream.name}"
+    def __init__(self, stream: LogStream, owner: JobName | VersionName) -> None:
+        self.name = f"{owner}/{stream.name}"
         self._stream = stream
-        self._job = job
+        self._owner = owner
 
     def read(self, offset: int, limit: int) -> tuple[list[LogRecord], int]:
         records, offset = self._stream.read(offset, limit)
-        return [replace(record, fields={**record.fields, _JOB: self._job}) for record in records], offset
+        return [replace(record, fields={**record.fields, _OWNER: self._owner}) for record in records], offset
 
     def seek(self, timestamp_ns: int) -> int:
         return self._stream.seek(timestamp_ns)

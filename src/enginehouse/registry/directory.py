@@ -109,6 +109,7 @@ class StoredVersions:
                 f"The runtime {resolution.runtime.name} is not built any more. Build it with: "
                 f"mle runtimes build {resolution.runtime.name}"
             )
+        model = self._store.get_model(version.name.model).request
         return ServedVersion(
             name=version.name,
             uid=version.uid,
@@ -117,6 +118,8 @@ class StoredVersions:
             python=environment.python,
             site_dirs=self._site_dirs(version),
             sample=_sample(version),
+            logs_access=model.get("onlinePredictionLogging", False),
+            logs_console=model.get("onlinePredictionConsoleLogging", False),
             explanation=json.dumps(config) if (config := version.request.get("explanationConfig")) else "",
             in_worker=is_old(resolution.python_version),
             scaling=Scaling.of(version.request),

@@ -42,7 +42,8 @@ from enginehouse.storage.base import ObjectStore
 
 DEFAULT_REGION = "us-central1"
 DEFAULT_MACHINE_TYPE = "mls1-c1-m2"
-_MODEL_MASK = {"description", "labels", "etag", "default_version.name"}
+_MODEL_LOGS = {"online_prediction_logging", "online_prediction_console_logging"}
+_MODEL_MASK = {"description", "labels", "etag", "default_version.name"} | _MODEL_LOGS
 _VERSION_MASK = {"description", "labels", "etag", "request_logging_config"} | {
     *("auto_scaling", "auto_scaling.min_nodes", "auto_scaling.max_nodes", "auto_scaling.metrics"),
     *("manual_scaling", "manual_scaling.nodes"),
@@ -130,7 +131,7 @@ class RegistryService:
         return ListModelsResponse(models=models, next_page_token=token)
 
     def patch_model(self, name: ModelName, model: Model, update_mask: frozenset[str]) -> Operation:
-        """Change description, labels or the default version."""
+        """Change description, labels, the default version or which logs are written (our extension)."""
         _check_mask(update_mask, _MODEL_MASK)
         names.check_labels(model.labels, field="model.labels")
         default_id = ""
@@ -140,7 +141,7 @@ class RegistryService:
 
         def change(old: ModelRecord) -> tuple[ModelRecord, Sequence[NewEvent]]:
             ids.check_etag(model.etag, old.revision)
-            request = _patched(old.request, model, update_mask & {"description", "labels"})
+            request = _patched(old.request, model, update_mask & ({"description", "labels"} | _MODEL_LOGS))
             return replace(old, request=request, default_version_id=default_id or old.default_version_id), []
 
         changed = self._store.change_model(name, change)

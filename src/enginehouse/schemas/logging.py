@@ -1,4 +1,4 @@
-"""Messages of logging v2, as far as clients of training jobs use them.
+"""Messages of logging v2, as far as clients of jobs and versions use them.
 
 Source: the `logging` v2 discovery document. What a client may send beyond these fields is read and left alone.
 """
@@ -25,6 +25,7 @@ class LogEntry(Message, forbid_unknown_fields=False):
     labels: dict[str, str] = {}
     text_payload: str = ""
     json_payload: dict[str, Any] | None = None
+    http_request: dict[str, Any] | None = None
 
 
 class ListLogEntriesRequest(Message, forbid_unknown_fields=False):

@@ -63,6 +63,12 @@ class Client:
         """The answer of `:explain`, whole: `{"explanations": [...]}` or `{"error": "..."}`."""
         return self._ask("explain", model, version, instances, None)
 
+    def log_entries(self, filter: str, *, newest: int) -> list[Resource]:
+        """The newest entries of Cloud Logging's API that pass a filter, oldest first."""
+        body = {"resourceNames": [f"projects/{self.project}"], "filter": filter, "pageSize": newest}
+        answer = self.transport.json("POST", "/v2/entries:list", {**body, "orderBy": "timestamp desc"})
+        return list(reversed(answer.get("entries", [])))
+
     def question_path(self, verb: str, model: str, version: str | None) -> str:
         """The path of `:predict` or `:explain`."""
         resource = self.versions(model).path(version) if version else self.models.path(model)

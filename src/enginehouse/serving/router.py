@@ -41,6 +41,7 @@ _FAILED = b'{"error"'
 
 
 Record = Callable[[str, float, str, str, bytes, bytes], None]
+LogAccess = Callable[[str, str, str, int, int, int, float], None]
 
 
 def _keep_nothing(*_: object) -> None:
@@ -61,6 +62,7 @@ class PredictApp:
         pool: knows their servers.
         max_body_bytes: longer request bodies are refused.
         record: keeps a sample of the requests; see `recording.RequestRecorder.record`.
+        log_access: tells of a request; see `logs.PredictionLogs.access`.
         roll_back: told (project, model, verdict) when a version that gets a share of a model's requests is worse than
             the default one.
     """
@@ -72,12 +74,14 @@ class PredictApp:
         *,
         max_body_bytes: int,
         record: Record = _keep_nothing,
+        log_access: LogAccess = _keep_nothing,
         roll_back: Callable[[str, str, Verdict], None] = lambda project, model_id, verdict: None,
     ) -> None:
         self._directory = directory
         self._pool = pool
         self._max_body_bytes = max_body_bytes
         self._record = record
+        self._log_access = log_access
         self._roll_back = roll_back
         self._versions: dict[str, ServedVersion] = {}
         self._traffic: dict[str, tuple[str, str, Traffic]] = {}
@@ -109,10 +113,19 @@ class PredictApp:
         Raises:
             EngineError: as of `VersionDirectory.resolve` and `ServerPool.predict`.
         """
-        version = self.version(project, model_id, version_id)
-        return await self._predict(_path(project, model_id, version_id), version, request)
+        began_s = time.perf_counter()
+        version, path = self.version(project, model_id, version_id), _path(project, model_id, version_id)
+        try:
+            version, answer = await self._predict(path, version, request)
+        except EngineError as error:
+            self._tell(version, "POST", path, error.http_status, len(request), 0, began_s)
+            raise
+        self._tell(version, "POST", path, answer.status, len(request), len(answer.body), began_s)
+        return version, answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began_s = time.perf_counter()
+        version, request, failure = None, b"", None
         try:
             version = self._versions.get(scope["path"]) or self._resolve(scope["path"])
             if scope["method"] != "POST":
@@ -123,18 +136,29 @@ class PredictApp:
             if scope["path"].endswith(":explain"):
                 status, body = await self._pool.predict(_explained(version), request, EXPLAIN)
             else:
-                _, (status, body) = await self._predict(scope["path"], version, request)
-                # What is sampled or shared out is so here, so the connection stays here.
-                if version.sample is None and scope["path"] not in self._traffic:
+                is_plain = version.sample is None and not version.logs_access and scope["path"] not in self._traffic
+                version, (status, body) = await self._predict(scope["path"], version, request)
+                if is_plain:  # what is sampled, logged or shared out is so here, so the connection stays here
                     self._lend(scope, version.uid)
         except ClientGone:
             return
         except EngineError as error:
             status, body = _error_answer(error)
         except Exception as error:
-            await _respond(send, *_error_answer(Internal("Internal error encountered.")))
-            raise error
+            failure = error
+            status, body = _error_answer(Internal("Internal error encountered."))
+        if version is not None:
+            self._tell(version, scope["method"], scope["path"], status, len(request), len(body), began_s)
         await _respond(send, status, body)
+        if failure is not None:
+            raise failure
+
+    def _tell(
+        self, version: ServedVersion, method: str, path: str, status: int, n_in: int, n_out: int, began_s: float
+    ) -> None:
+        """A line of the access log, if the version has one."""
+        if version.logs_access:
+            self._log_access(version.uid, method, path, status, n_in, n_out, time.perf_counter() - began_s)
 
     def _keep(self, version: ServedVersion, request: bytes, status: int, body: bytes) -> None:
         """Keep a request and its answer, if its version is sampled."""

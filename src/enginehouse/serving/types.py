@@ -27,7 +27,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class ServedVersion:
-    """All that is needed to serve one version; only `sample` may change while the version lives.
+    """All that is needed to serve one version; only `sample` and the logs may change while the version lives.
 
     Args:
         name: the version's resource name.
@@ -37,6 +37,8 @@ class ServedVersion:
         python: the interpreter of the version's runtime.
         site_dirs: directories with the user's own packages, put on the model server's path in this order.
         sample: which of its requests are kept, and where.
+        logs_access: whether each request is told of in its access log.
+        logs_console: whether what its code prints goes to its console log.
         explanation: its explanationConfig as JSON; "" where it is not to be explained.
         in_worker: `python` is too old for the model server, which runs on the engine's and has a worker there.
         scaling: how many nodes it has.
@@ -50,6 +52,8 @@ class ServedVersion:
     site_dirs: tuple[Path, ...] = ()
     explanation: str = ""
     sample: Sample | None = None
+    logs_access: bool = False
+    logs_console: bool = False
     in_worker: bool = False
     scaling: Scaling = field(default_factory=Scaling)
 

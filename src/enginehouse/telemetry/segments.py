@@ -71,7 +71,10 @@ class LogWriter:
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._last_ns, self._torn = _last_time(self._descriptor)
+        last, self._torn = _last_record(self._descriptor)
+        self._last_ns: int = last.get("t", 0)
+        self.last_fields: Mapping[str, Any] = last.get("f") or {}
+        """Those of the last record that was there before."""
 
     def append(
         self,
@@ -215,13 +218,14 @@ def _encode(timestamp_ns: int, severity: str, message: str, fields: Mapping[str,
     return text + "}\n"
 
 
-def _last_time(descriptor: int) -> tuple[int, bool]:
-    """The last record's time in ns (0 if there is none), and whether the last line is torn."""
+def _last_record(descriptor: int) -> tuple[dict[str, Any], bool]:
+    """The last line that is a record (empty if there is none), and whether the last line is torn."""
     size_bytes = os.fstat(descriptor).st_size
     tail = os.pread(descriptor, min(size_bytes, _TAIL_BYTES), max(0, size_bytes - _TAIL_BYTES))
     for line in reversed(tail.split(b"\n")):
         try:
-            return int(json.loads(line)["t"]), not tail.endswith(b"\n")
+            value = json.loads(line)
+            return {**value, "t": int(value["t"])}, not tail.endswith(b"\n")
         except (ValueError, KeyError, TypeError):
             continue
-    return 0, bool(tail) and not tail.endswith(b"\n")
+    return {}, bool(tail) and not tail.endswith(b"\n")
