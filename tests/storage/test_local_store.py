@@ -14,6 +14,7 @@ from enginehouse.core.errors import FailedPrecondition, Internal, NotFound
 from enginehouse.storage.base import ComposeSource, ObjectStore
 from enginehouse.storage.index import Index
 from enginehouse.storage.local import LocalObjectStore
+from enginehouse.storage.resource import ResourceTexts
 from enginehouse.storage.rows import Rows, StoredObject
 from enginehouse.testing.clock import FakeClock
 from enginehouse.testing.storage import ObjectStoreContract
@@ -202,3 +203,13 @@ def test_a_common_prefix_costs_one_row_however_many_objects_it_has(
     assert read_rows == 5
     monkeypatch.undo()
     assert len(list_all(store, prefix="folder-2/")) == 3000
+
+
+def test_texts_of_listings_are_dropped_when_there_are_too_many(store: LocalObjectStore) -> None:
+    infos = [put(store, f"o{index}") for index in range(5)]
+    kept = ResourceTexts(max_bytes=2000)
+    texts = [text for info in infos for text in kept.of([info])]
+    assert sum(map(len, texts)) > 2000
+    versions = [(info.generation, info.metageneration) for info in infos]
+    assert kept.known(versions) is None
+    assert kept.known(versions[-1:]) == texts[-1:]

@@ -109,6 +109,15 @@ class ListPage:
 
 
 @dataclass(frozen=True)
+class TextPage:
+    """A part of a listing without a delimiter, each object as the JSON of its resource (see `resource`)."""
+
+    objects: Sequence[bytes]
+    """With `resource.BASE_URL` for scheme and host of their links."""
+    next_page_token: str
+
+
+@dataclass(frozen=True)
 class Preconditions:
     """What must hold of the present object (or bucket) for a request to be done; None asks nothing."""
 
@@ -317,6 +326,23 @@ class ObjectStore(Protocol):
             page_token: `next_page_token` of the page before, with all else equal.
             max_results: objects and prefixes together on a page, at least 1. An object with its own prefix (see
                 above) stays on one page, which then can have one entry more.
+        """
+        ...
+
+    def list_texts(
+        self,
+        bucket: str,
+        *,
+        prefix: str = "",
+        start_offset: str = "",
+        end_offset: str = "",
+        page_token: str = "",
+        max_results: int = 1000,
+    ) -> TextPage | None:
+        """`list` without a delimiter, as text that is ready to be sent.
+
+        Returns:
+            None where the store has no such text or no such bucket: then ask `list`.
         """
         ...
 

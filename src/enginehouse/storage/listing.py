@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from enginehouse.core.errors import InvalidArgument
-from enginehouse.storage.base import ListPage, ObjectInfo
-from enginehouse.storage.rows import StoredObject
+from enginehouse.storage.base import ListPage, ObjectInfo, TextPage
+from enginehouse.storage.resource import ResourceTexts
+from enginehouse.storage.rows import Rows, StoredObject
 
 _LAST_CODE_POINT = 0x10FFFF
 _SURROGATES = range(0xD800, 0xE000)
@@ -67,9 +68,7 @@ def list_page(rows: Source, query: Query, page_token: str, max_results: int) -> 
     Raises:
         InvalidArgument: the token is none of ours, or `max_results` is less than 1.
     """
-    if max_results < 1:
-        raise InvalidArgument(f"maxResults must be at least 1, not {max_results}.", field="maxResults")
-    start = max(query.start_offset, query.prefix, _decode_token(page_token))
+    start = _start(query, page_token, max_results)
     if not query.delimiter:
         return _flat_page(rows, query, start, max_results)
     objects: list[ObjectInfo] = []
@@ -84,6 +83,21 @@ def list_page(rows: Source, query: Query, page_token: str, max_results: int) -> 
             if entry.prefix is not None:
                 prefixes.append(entry.prefix)
     return ListPage(objects, prefixes, "")
+
+
+def text_page(rows: Rows, query: Query, texts: ResourceTexts, page_token: str, max_results: int) -> TextPage:
+    """One page of a query without a delimiter; see `ObjectStore.list_texts`.
+
+    Raises:
+        InvalidArgument: as `list_page`.
+    """
+    start = _start(query, page_token, max_results)
+    found = rows.versions_from(query.bucket, start, _end(query), max_results + 1)
+    token = _encode_token(found.pop()[0]) if len(found) > max_results else ""
+    known = texts.known([(generation, metageneration) for _name, generation, metageneration in found])
+    if known is None:
+        known = texts.of(_flat_page(rows, query, start, max_results).objects)
+    return TextPage(known, token)
 
 
 def name_after_prefix(prefix: str) -> str | None:
@@ -107,6 +121,12 @@ def _flat_page(rows: Source, query: Query, start: str, max_results: int) -> List
                 return ListPage(objects, [], _encode_token(stored.info.name))
             objects.append(stored.info)
     return ListPage(objects, [], "")
+
+
+def _start(query: Query, page_token: str, max_results: int) -> str:
+    if max_results < 1:
+        raise InvalidArgument(f"maxResults must be at least 1, not {max_results}.", field="maxResults")
+    return max(query.start_offset, query.prefix, _decode_token(page_token))
 
 
 def _end(query: Query) -> str | None:

@@ -32,14 +32,16 @@ from enginehouse.storage.base import (
     ObjectInfo,
     ObjectWriter,
     Preconditions,
+    TextPage,
     UploadStatus,
 )
 from enginehouse.storage.blobs import BlobDirectory
 from enginehouse.storage.checksums import Checksums
 from enginehouse.storage.export import folder_prefix, make_directories, place, plan
 from enginehouse.storage.index import Index
-from enginehouse.storage.listing import Query, list_page, name_after_prefix
+from enginehouse.storage.listing import Query, list_page, name_after_prefix, text_page
 from enginehouse.storage.objects import Draft, LocalObjectWriter, ObjectTable
+from enginehouse.storage.resource import ResourceTexts
 from enginehouse.storage.rows import StoredObject
 from enginehouse.storage.uploads import Request, UploadSessions
 
@@ -60,6 +62,7 @@ class LocalObjectStore:
         self._blobs = BlobDirectory(root / "blobs")
         self._index = Index(root / "index.sqlite3")
         self._objects = ObjectTable(self._index, self._blobs, clock)
+        self._texts = ResourceTexts()
         self._uploads = UploadSessions(self._index, self._blobs, clock, self._objects)
         self._uploads.expire()
         self._blobs.collect(self._named_blobs)
@@ -203,6 +206,20 @@ class LocalObjectStore:
         with self._index.read() as rows:
             rows.bucket(bucket)
             return list_page(rows, query, page_token, max_results)
+
+    def list_texts(
+        self,
+        bucket: str,
+        *,
+        prefix: str = "",
+        start_offset: str = "",
+        end_offset: str = "",
+        page_token: str = "",
+        max_results: int = 1000,
+    ) -> TextPage | None:
+        query = Query(bucket, prefix, start_offset=start_offset, end_offset=end_offset)
+        with self._index.read() as rows:
+            return text_page(rows, query, self._texts, page_token, max_results) if rows.has_bucket(bucket) else None
 
     def update(
         self,

@@ -33,6 +33,7 @@ from enginehouse.storage.base import (
     ObjectInfo,
     ObjectWriter,
     Preconditions,
+    TextPage,
     UploadStatus,
 )
 from enginehouse.storage.export import folder_prefix, make_directories, plan
@@ -387,6 +388,27 @@ class MappedObjectStore(LocalObjectStore):
             bucket,
             lambda: super(MappedObjectStore, self).list(bucket, **query),
             lambda remote: remote.list(**query),
+        )
+
+    def list_texts(
+        self,
+        bucket: str,
+        *,
+        prefix: str = "",
+        start_offset: str = "",
+        end_offset: str = "",
+        page_token: str = "",
+        max_results: int = 1000,
+    ) -> TextPage | None:
+        if bucket in self._mapped:
+            return None
+        return super().list_texts(
+            bucket,
+            prefix=prefix,
+            start_offset=start_offset,
+            end_offset=end_offset,
+            page_token=page_token,
+            max_results=max_results,
         )
 
     def copy(

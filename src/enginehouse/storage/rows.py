@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,17 +109,26 @@ class Rows:
 
     def objects_from(self, bucket: str, start: str, end: str | None) -> Generator[StoredObject]:
         """The objects with `start` <= name < `end`, by name; read lazily. `end` None is the end of the bucket."""
-        query = "SELECT * FROM objects WHERE bucket = ? AND name >= ?"
-        arguments = [bucket, start]
-        if end is not None:
-            query += " AND name < ?"
-            arguments.append(end)
-        cursor = self.connection.execute(query + " ORDER BY name", arguments)
+        cursor = self._scan("*", bucket, start, end)
         try:
             for row in cursor:
                 yield _stored(row)
         finally:
             cursor.close()
+
+    def versions_from(self, bucket: str, start: str, end: str | None, limit: int) -> list[tuple[str, int, int]]:
+        """Name, generation and metageneration of the first of them, at most `limit`."""
+        return self._scan("name, generation, metageneration", bucket, start, end, limit).fetchall()
+
+    def _scan(self, columns: str, bucket: str, start: str, end: str | None, limit: int = -1) -> sqlite3.Cursor:
+        query = f"SELECT {columns} FROM objects WHERE bucket = ? AND name >= ?"
+        arguments: list[object] = [bucket, start]
+        if end is not None:
+            query += " AND name < ?"
+            arguments.append(end)
+        cursor = self.connection.execute(query + " ORDER BY name LIMIT ?", [*arguments, limit])
+        cursor.row_factory = None  # by position
+        return cursor
 
     def is_empty(self, bucket: str) -> bool:
         query = "SELECT 1 FROM objects WHERE bucket = ? LIMIT 1"
@@ -196,7 +205,7 @@ def _bucket(row: sqlite3.Row) -> BucketInfo:
     return BucketInfo(**{**dict(row), "labels": json.loads(row["labels"])})
 
 
-def _stored(row: sqlite3.Row) -> StoredObject:
+def _stored(row: Sequence[Any]) -> StoredObject:
     # By position, as the table has them, and past the frozen class's own initialiser, which takes much longer:
     # listings are made of this.
     bucket, name, blob, size, md5, crc32c, generation, metageneration, components, created, updated, text = row

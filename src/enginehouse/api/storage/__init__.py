@@ -25,7 +25,12 @@ _OBJECT = f"{_ROOT}/{{bucket}}/o/{{object}}"
 _DESTINATION = "b/{destination_bucket}/o/{destination_object}"
 _UPLOAD: dict[str, Handler] = {"POST": uploads.insert, "PUT": uploads.resume, "DELETE": uploads.cancel}
 
+# No two match the same path. In the order of how often they are asked for: the first that matches ends the search.
 _TABLE: tuple[tuple[str, dict[str, Handler]], ...] = (
+    (f"/download{_OBJECT}", {"GET": download}),
+    (_OBJECT, {"GET": objects.get, "PATCH": objects.patch, "PUT": objects.update, "DELETE": objects.delete}),
+    (f"/upload{_ROOT}/{{bucket}}/o", _UPLOAD),
+    (f"{_ROOT}/{{bucket}}/o", {"GET": objects.list_objects}),
     (_ROOT, {"GET": buckets.list_buckets, "POST": buckets.insert}),
     (
         f"{_ROOT}/{{bucket}}",
@@ -33,15 +38,11 @@ _TABLE: tuple[tuple[str, dict[str, Handler]], ...] = (
     ),
     (f"{_ROOT}/{{bucket}}/storageLayout", {"GET": buckets.storage_layout}),
     (f"{_ROOT}/{{bucket}}/managedFolders", {"GET": buckets.managed_folders}),
-    (f"{_ROOT}/{{bucket}}/o", {"GET": objects.list_objects}),
-    (_OBJECT, {"GET": objects.get, "PATCH": objects.patch, "PUT": objects.update, "DELETE": objects.delete}),
     (f"{_OBJECT}/copyTo/{_DESTINATION}", {"POST": objects.copy_to}),
     (f"{_OBJECT}/rewriteTo/{_DESTINATION}", {"POST": objects.rewrite_to}),
     (f"{_OBJECT}/moveTo/o/{{destination_object}}", {"POST": objects.move_to}),
     (f"{_OBJECT}/compose", {"POST": objects.compose}),
-    (f"/download{_OBJECT}", {"GET": download}),
-    # gcloud begins resumable uploads below /resumable, all others don't.
-    (f"/upload{_ROOT}/{{bucket}}/o", _UPLOAD),
+    # gcloud begins resumable uploads here, all others below /upload.
     (f"/resumable/upload{_ROOT}/{{bucket}}/o", _UPLOAD),
 )
 _METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")

@@ -59,8 +59,17 @@ class Call:
 
     def reply(self, body: Mapping[str, Any]) -> Response:
         """A successful answer: the part of `body` that the request's `fields` selects."""
-        content = orjson.dumps(select(body, self._selection))
+        return self.reply_json(orjson.dumps(select(body, self._selection)))
+
+    @staticmethod
+    def reply_json(content: bytes) -> Response:
+        """A successful answer that is JSON already."""
         return Response(content, media_type="application/json; charset=UTF-8")
+
+    @property
+    def wants_all(self) -> bool:
+        """Whether `fields` selects everything."""
+        return self._selection is None
 
     @property
     def base_url(self) -> str:

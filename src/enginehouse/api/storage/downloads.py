@@ -19,9 +19,9 @@ from starlette.responses import Response, StreamingResponse
 from enginehouse.api.sendfile import SENDFILE, FileResponse, is_plain_file, read_cached
 from enginehouse.api.storage.call import Call
 from enginehouse.api.storage.errors import plain_error
-from enginehouse.api.storage.resources import etag
 from enginehouse.core.errors import ConditionNotMet
 from enginehouse.storage.base import NO_PRECONDITIONS, ObjectInfo, Preconditions
+from enginehouse.storage.resource import etag
 
 BLOCK_BYTES = 1024 * 1024
 SMALL_BYTES = 64 * 1024

@@ -6,33 +6,43 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 from starlette.responses import Response
 
 from enginehouse.api.storage.buckets import page_size
 from enginehouse.api.storage.call import Call, parse_int64
 from enginehouse.api.storage.downloads import download, not_modified
-from enginehouse.api.storage.resources import merged_attributes, object_resource
+from enginehouse.api.storage.resources import merged_attributes
 from enginehouse.core.errors import ConditionNotMet, InvalidArgument
-from enginehouse.storage.base import AttributeChange, ComposeSource, ListPage, ObjectAttributes, ObjectInfo
+from enginehouse.storage.base import AttributeChange, ComposeSource, ObjectAttributes, ObjectInfo, TextPage
+from enginehouse.storage.resource import BASE_URL, object_resource
 
 
 async def list_objects(call: Call) -> Response:
     """GET /b/B/o"""
     if call.query.get("matchGlob"):
         raise InvalidArgument("matchGlob is not known here; list by prefix and match the names.", field="matchGlob")
-    page = ListPage([], [], "")
-    if not call.flag("softDeleted"):  # nothing that was deleted is kept
-        page = await call.run(
-            call.store.list,
-            call.path["bucket"],
-            prefix=call.query.get("prefix", ""),
-            delimiter=call.query.get("delimiter", ""),
-            start_offset=call.query.get("startOffset", ""),
-            end_offset=call.query.get("endOffset", ""),
-            include_trailing_delimiter=call.flag("includeTrailingDelimiter"),
-            page_token=call.query.get("pageToken", ""),
-            max_results=page_size(call),
-        )
+    if call.flag("softDeleted"):  # nothing that was deleted is kept
+        return call.reply({"kind": "storage#objects"})
+    query: dict[str, Any] = {
+        "prefix": call.query.get("prefix", ""),
+        "start_offset": call.query.get("startOffset", ""),
+        "end_offset": call.query.get("endOffset", ""),
+        "page_token": call.query.get("pageToken", ""),
+        "max_results": page_size(call),
+    }
+    delimiter = call.query.get("delimiter", "")
+    if not delimiter and call.wants_all:
+        texts = await call.run(call.store.list_texts, call.path["bucket"], **query)
+        if texts is not None:
+            return call.reply_json(_listing(texts, call.base_url))
+    page = await call.run(
+        call.store.list,
+        call.path["bucket"],
+        delimiter=delimiter,
+        include_trailing_delimiter=call.flag("includeTrailingDelimiter"),
+        **query,
+    )
     body: dict[str, Any] = {"kind": "storage#objects"}
     if page.objects:
         base_url = call.base_url
@@ -136,6 +146,17 @@ async def compose(call: Call) -> Response:
         delete_sources=body.get("deleteSourceObjects") is True,
     )
     return _resource(call, info)
+
+
+def _listing(page: TextPage, base_url: str) -> bytes:
+    text = b'{"kind":"storage#objects"'
+    if page.objects:
+        # The links' base is the request's, and may have anything in it.
+        items = b",".join(page.objects).replace(BASE_URL, orjson.dumps(base_url)[1:-1])
+        text += b',"items":[' + items + b"]"
+    if page.next_page_token:
+        text += b',"nextPageToken":"' + page.next_page_token.encode() + b'"'
+    return text + b"}"
 
 
 def _compose_source(source: Any) -> ComposeSource:

@@ -17,9 +17,10 @@ from starlette.responses import Response
 
 from enginehouse.api.storage.call import Call, parse_int64
 from enginehouse.api.storage.multipart import RelatedBody
-from enginehouse.api.storage.resources import digests, merged_attributes, object_resource
+from enginehouse.api.storage.resources import digests, merged_attributes
 from enginehouse.core.errors import InvalidArgument, OutOfRange
 from enginehouse.storage.base import Digests, ObjectAttributes, ObjectInfo, ObjectWriter
+from enginehouse.storage.resource import object_resource
 
 BLOCK_BYTES = 1024 * 1024
 """Bytes that are hashed and written in one go in the thread pool."""

@@ -18,13 +18,13 @@ from starlette.types import Receive, Scope, Send
 
 from enginehouse.api.storage.call import Call, parse_int64
 from enginehouse.api.storage.downloads import download
-from enginehouse.api.storage.resources import etag
 from enginehouse.api.storage.routing import CLIENT_CLOSED_REQUEST, decode_segment, raw_path
 from enginehouse.api.storage.xml_format import Node, document, xml_error, xml_error_response, xml_etag, xml_response
 from enginehouse.core.errors import EngineError, Internal, InvalidArgument, NotFound
 from enginehouse.core.units import format_time
 from enginehouse.storage.base import ListPage, ObjectInfo, ObjectStore
 from enginehouse.storage.listing import name_after_prefix
+from enginehouse.storage.resource import etag
 
 _LOG = logging.getLogger(__name__)
 _METHODS = ("GET", "HEAD")

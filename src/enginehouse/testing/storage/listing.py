@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from enginehouse.core.errors import (
 from enginehouse.storage.base import (
     ObjectStore,
 )
+from enginehouse.storage.resource import BASE_URL, object_resource
 from enginehouse.testing.storage.helpers import (
     BUCKET,
     StoreFixtures,
@@ -58,6 +61,31 @@ class ListingContract(StoreFixtures):
         put(store, "o31")
         rest = store.list(BUCKET, max_results=10, page_token=page.next_page_token)
         assert [info.name for info in rest.objects] == ["o31", "o4", "o5"]
+
+    def test_the_texts_of_a_listing_are_its_objects_as_they_are(self, store: ObjectStore) -> None:
+        def texts(**query: Any) -> list[Any]:
+            page = store.list_texts(BUCKET, **query)
+            if page is None:
+                pytest.skip("the store has no such texts")
+            assert page.next_page_token == store.list(BUCKET, **query).next_page_token
+            return [json.loads(text.replace(BASE_URL, b"http://h")) for text in page.objects]
+
+        def resources(**query: Any) -> list[Any]:
+            return [object_resource(info, "http://h") for info in store.list(BUCKET, **query).objects]
+
+        for name in ('a"selfLink":"', "b\x1f", "c/d e", "c/é", "z"):
+            put(store, name)
+        for _ in range(2):
+            assert texts() == resources()
+            assert texts(prefix="c/", max_results=1) == resources(prefix="c/", max_results=1)
+            assert texts(start_offset="b", end_offset="c/é") == resources(start_offset="b", end_offset="c/é")
+        store.update(BUCKET, "z", lambda old: replace(old, metadata={"selfLink": "\x1f", '"mediaLink":"': "\n"}))
+        put(store, "a/new")
+        store.delete(BUCKET, "c/é")
+        assert texts() == resources()
+        with pytest.raises(InvalidArgument):
+            store.list_texts(BUCKET, max_results=0)
+        assert store.list_texts("no-such-bucket") is None
 
     def test_a_bad_page_is_refused(self, store: ObjectStore) -> None:
         for token in ("*", "a", "_w"):
