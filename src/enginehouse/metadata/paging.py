@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from enginehouse.core.filters import Filter, lookup_in
+from enginehouse.core.filters import EVERYTHING, Filter, lookup_in
 from enginehouse.metadata.records import Page
 from enginehouse.schemas.wire import Message, to_builtins
 
@@ -34,7 +34,9 @@ def filtered_page(
     for _ in range(_MAX_SCANNED_PAGES):
         page = read(page_token)
         messages = [show(item) for item in page.items]
-        passing = [message for message in messages if wanted.matches(lookup_in(to_builtins(message)))]
+        passing = messages
+        if wanted is not EVERYTHING:
+            passing = [message for message in messages if wanted.matches(lookup_in(to_builtins(message)))]
         if shown and len(shown) + len(passing) > page_size:
             return shown, page_token
         shown += passing

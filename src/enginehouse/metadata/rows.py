@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import asdict
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -34,9 +33,8 @@ K = TypeVar("K", int, str)
 
 def _flat(record: Any) -> dict[str, Any]:
     """A record's fields with its name taken apart into columns."""
-    row: dict[str, Any] = asdict(record)
-    name: dict[str, str] = row.pop("name")
-    return row | name
+    row = dict(vars(record))
+    return row | vars(row.pop("name"))
 
 
 def job_row(job: JobRecord) -> dict[str, Any]:
@@ -72,7 +70,7 @@ def version_record(row: sa.RowMapping) -> VersionRecord:
 
 def operation_row(operation: OperationRecord) -> dict[str, Any]:
     row = _flat(operation)
-    row["model_id"] = row.pop("model")["model_id"]
+    row["model_id"] = row.pop("model").model_id
     return row
 
 

@@ -335,19 +335,20 @@ class SqlMetadataStore(SqlStudies):
             return
         last_query = sa.select(sa.func.max(events.c.timestamp_ns)).where(events.c.resource == resource)
         last_ns = connection.execute(last_query).scalar() or 0
-        now_ns = self._clock.time_ns()
-        for event in new_events:
-            # Strictly growing, also when the clock stands still or goes back: readers order by time.
-            last_ns = max(now_ns, last_ns + 1)
-            row = {
+        # Strictly growing, also when the clock stands still or goes back: readers order by time.
+        first_ns = max(self._clock.time_ns(), last_ns + 1)
+        written = [
+            {
                 "resource": resource,
-                "timestamp_ns": last_ns,
+                "timestamp_ns": first_ns + at,
                 "kind": event.kind,
                 "severity": event.severity,
                 "message": event.message,
                 "data": event.data,
             }
-            connection.execute(events.insert(), row)
+            for at, event in enumerate(new_events)
+        ]
+        connection.execute(events.insert(), written)
 
     # --- policies ---
 

@@ -103,9 +103,9 @@ def encode(message: Message) -> bytes:
 
 def _with_finite_numbers(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _with_finite_numbers(item) for key, item in value.items()}
+        return {key: item if type(item) is str else _with_finite_numbers(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_with_finite_numbers(item) for item in value]
+        return [item if type(item) is str else _with_finite_numbers(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
@@ -114,9 +114,13 @@ def _with_finite_numbers(value: Any) -> Any:
 def _without_nulls(value: Any) -> Any:
     """JSON null means "not set" in protocol buffers' JSON."""
     if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+        return {
+            key: item if type(item) is str else _without_nulls(item)
+            for key, item in value.items()
+            if item is not None
+        }
     if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
+        return [item if type(item) is str else _without_nulls(item) for item in value]
     return value
 
 
