@@ -18,6 +18,7 @@ from enginehouse.cli.tree import root
 from enginehouse.core.names import ObjectUri, VersionName
 from enginehouse.sdk.client import Client, connect
 from enginehouse.serving.logs import PredictionLogs
+from enginehouse.serving.process import put_aside
 from enginehouse.serving.types import ServedVersion
 from enginehouse.telemetry.segments import LogRecord, SegmentStream
 from enginehouse.telemetry.served import ACCESS, CONSOLE, version_log_path
@@ -82,6 +83,13 @@ def test_whole_lines_are_taken_over_once(logs: Logs) -> None:
     for _ in range(2):  # the next engine goes on where the last one was
         logs.open().flush()
     assert [each.message for each in logs.read(CONSOLE)] == ["loading", "half", "�"]
+    with logs.console.open("ab") as file:
+        file.write(b"last of the old file\n")
+    logs.console.rename(put_aside(logs.console))
+    logs.console.write_bytes(b"first of the new one\n")
+    for _ in range(2):
+        logs.open().flush()
+    assert [each.message for each in logs.read(CONSOLE)[3:]] == ["last of the old file", "first of the new one"]
 
 
 # --- on an engine ---

@@ -11,11 +11,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from enginehouse.core.background import Background
 from enginehouse.core.clock import Clock
 from enginehouse.core.units import format_duration
+from enginehouse.serving.process import put_aside
 from enginehouse.serving.types import ServedVersion
 from enginehouse.telemetry.segments import LogWriter
 from enginehouse.telemetry.served import ACCESS, CONSOLE, version_log_path
@@ -108,18 +109,26 @@ class PredictionLogs:
     def _follow(self, uid: str) -> None:
         """Take over the whole lines that were printed since the last one in the segment."""
         path = self._console(uid)
-        if not path.exists():
-            return
         with closing(LogWriter(version_log_path(self._logs_dir, uid, CONSOLE), CONSOLE, self._clock)) as writer:
-            at = int(writer.last_fields.get("end", 0))
-            with path.open("rb") as file:
-                file.seek(at)
-                while lines := [line for line in file.readlines(_READ_BYTES) if line.endswith(b"\n")]:
-                    records = []
-                    for line in lines:
-                        at += len(line)
-                        records.append(("INFO", line.decode("utf-8", "replace").rstrip("\r\n"), {"end": at}))
-                    writer.extend(records)
+            inode, at = writer.last_fields.get("inode"), writer.last_fields.get("end", 0)
+            files = [each for each in (put_aside(path), path) if each.exists()]
+            inodes = [each.stat().st_ino for each in files]
+            first = inodes.index(inode) if inode in inodes else 0
+            for each, each_inode in list(zip(files, inodes, strict=True))[first:]:
+                with each.open("rb") as file:
+                    file.seek(at if each_inode == inode else 0)
+                    _take_over(file, each_inode, writer)
+
+
+def _take_over(file: BinaryIO, inode: int, writer: LogWriter) -> None:
+    at = file.tell()
+    while lines := [line for line in file.readlines(_READ_BYTES) if line.endswith(b"\n")]:
+        records = []
+        for line in lines:
+            at += len(line)
+            text = line.decode("utf-8", "replace").rstrip("\r\n")
+            records.append(("INFO", text, {"inode": inode, "end": at}))
+        writer.extend(records)
 
 
 def _http(access: Access) -> dict[str, Any]:

@@ -286,9 +286,14 @@ def _environment() -> dict[str, str]:
     }
 
 
+def put_aside(log_path: Path) -> Path:
+    """Where a model server's log is moved when it has grown too long."""
+    return log_path.with_name(log_path.name + ".1")
+
+
 def _open_log(path: Path) -> IO[bytes]:
-    """Open for appending; a log that has grown too long is first put aside as `NAME.1`."""
+    """Open for appending; a log that has grown too long is first put aside."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
-        path.replace(path.with_name(path.name + ".1"))
+        path.replace(put_aside(path))
     return path.open("ab")
