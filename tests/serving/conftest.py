@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import joblib
 import pytest
 import uvloop
 
-from enginehouse.core.names import VersionName
+from enginehouse.core.errors import AlreadyExists
+from enginehouse.core.names import ObjectUri, VersionName
+from enginehouse.sdk.client import Client
 from enginehouse.serving.limits import Limits
 from enginehouse.serving.pool import ServerPool
 from enginehouse.serving.types import ServedVersion
@@ -114,3 +118,18 @@ def run(request: pytest.FixtureRequest) -> Callable[[Any], Any]:
             return runner.run(coroutine)
 
     return run
+
+
+def deploy(client: Client, model_id: str, version_id: str, estimator: Any) -> None:
+    """Make a version of a fitted scikit-learn estimator on an engine, and its model and bucket where needed."""
+    with contextlib.suppress(AlreadyExists):
+        client.storage.create_bucket("models")
+    with contextlib.suppress(AlreadyExists):
+        client.models.create({"name": model_id})
+    file = io.BytesIO()
+    joblib.dump(estimator, file)
+    file.seek(0)
+    client.storage.upload(file, ObjectUri("models", f"{model_id}/{version_id}/model.joblib"))
+    uri = f"gs://models/{model_id}/{version_id}"
+    body = {"name": version_id, "deploymentUri": uri, "runtimeVersion": "scikit-learn-1.9"}
+    client.operations.wait(client.versions(model_id).create(body))

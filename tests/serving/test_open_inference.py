@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,16 +9,16 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-import joblib
 import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
 from enginehouse.core.errors import FailedPrecondition, InvalidArgument
-from enginehouse.core.names import ObjectUri
 from enginehouse.sdk.client import connect
 from enginehouse.serving.open_inference import as_json, tensor_metadata, to_instances, to_tensors
 from enginehouse.testing.engine import EngineProcess
+
+from .conftest import deploy
 
 FEATURES, LABELS = load_iris(return_X_y=True)
 
@@ -84,15 +83,8 @@ def test_predictions_become_tensors() -> None:
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[EngineProcess]:
     with EngineProcess(tmp_path / "data") as engine:
-        client = connect(data_dir=engine.data_dir)
-        client.storage.create_bucket("models")
-        file = io.BytesIO()
-        joblib.dump(LogisticRegression(max_iter=1000).fit(FEATURES, LABELS), file)
-        file.seek(0)
-        client.storage.upload(file, ObjectUri("models", "iris/model.joblib"))
-        client.models.create({"name": "iris"})
-        body = {"name": "v1", "deploymentUri": "gs://models/iris", "runtimeVersion": "scikit-learn-1.9"}
-        client.operations.wait(client.versions("iris").create(body))
+        fitted = LogisticRegression(max_iter=1000).fit(FEATURES, LABELS)
+        deploy(connect(data_dir=engine.data_dir), "iris", "v1", fitted)
         yield engine
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import joblib
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -18,12 +16,13 @@ from sklearn.linear_model import LinearRegression
 from enginehouse.cli.invocation import Invocation
 from enginehouse.cli.tree import root
 from enginehouse.core.errors import InvalidArgument
-from enginehouse.core.names import ObjectUri
 from enginehouse.sdk.client import Client, connect
 from enginehouse.serving.recording import RequestRecorder, Row
 from enginehouse.storage.local import LocalObjectStore
 from enginehouse.testing.clock import FakeClock
 from enginehouse.testing.engine import EngineProcess
+
+from .conftest import deploy
 
 TABLE = "my-project.monitoring.iris"
 
@@ -137,14 +136,7 @@ def test_memory_is_bounded(tmp_path: Path, storage: LocalObjectStore, clock: Fak
 def client(tmp_path: Path) -> Iterator[Client]:
     with EngineProcess(tmp_path / "data") as engine:
         client = connect(data_dir=engine.data_dir)
-        client.storage.create_bucket("models")
-        file = io.BytesIO()
-        joblib.dump(LinearRegression().fit(np.array([[0.0], [1.0]]), [0.0, 2.0]), file)
-        file.seek(0)
-        client.storage.upload(file, ObjectUri("models", "double/model.joblib"))
-        client.models.create({"name": "double"})
-        body = {"name": "v1", "deploymentUri": "gs://models/double", "runtimeVersion": "scikit-learn-1.9"}
-        client.operations.wait(client.versions("double").create(body))
+        deploy(client, "double", "v1", LinearRegression().fit(np.array([[0.0], [1.0]]), [0.0, 2.0]))
         yield client
 
 
