@@ -6,7 +6,7 @@ Where google-cloud-storage spends most of the time within the client, this one l
 
 from __future__ import annotations
 
-import json
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -17,6 +17,8 @@ from urllib.parse import quote, urlsplit
 
 _BUFFER_BYTES = 1024 * 1024
 _HOST = "storage.googleapis.com"
+_OBJECT = re.compile(rb'"kind": ?"storage#object"')
+_NEXT_PAGE = re.compile(rb'"nextPageToken": ?"([^"]+)"')
 
 
 @dataclass(frozen=True)
@@ -68,15 +70,16 @@ class BareClient:
         assert got == size_bytes, f"{got} bytes of {name}"
 
     def list(self, prefix: str) -> int:
-        """List all objects; how many there are."""
+        """List all objects; how many there are. To parse the pages would take longer than to make them."""
         count, token = 0, ""
         while True:
             path = f"/storage/v1/b/{self._bucket}/o?prefix={quote(prefix, safe='')}&projection=noAcl"
-            page = json.loads(b"".join(map(bytes, self._ask("GET", path + (f"&pageToken={token}" if token else "")))))
-            count += len(page["items"])
-            token = quote(page.get("nextPageToken", ""), safe="")
-            if not token:
+            page = b"".join(map(bytes, self._ask("GET", path + (f"&pageToken={token}" if token else ""))))
+            count += len(_OBJECT.findall(page))
+            found = _NEXT_PAGE.search(page)
+            if not found:
                 return count
+            token = quote(found[1].decode(), safe="")
 
     def upload(self, name: str, source: Path) -> None:
         """Upload a file in one request."""

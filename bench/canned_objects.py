@@ -1,10 +1,10 @@
 """The cheapest server there can be for `objects.py`: what it costs the client alone.
 
-It knows no store: every answer but the large file's bytes, which the kernel sends, is ready before it listens, and
-what is uploaded is dropped. What google-cloud-storage needs with it is the least it can need with any server. Started
-by `objects.py`; prints its port.
+It knows no store: every answer but the large file's bytes, which the kernel sends where no TLS is between, is ready
+before it listens, and what is uploaded is dropped. What a client needs with it is about the least it can need with
+any server. Started by `objects.py`; prints its port, and the port where it is a proxy for storage.googleapis.com.
 
-    python bench/canned_objects.py LARGE_FILE SMALL_FILE COUNT RESOURCE_JSON
+    python bench/canned_objects.py LARGE_FILE SMALL_FILE COUNT RESOURCE_JSON CA_DIRECTORY
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ import json
 import os
 import re
 import socket
+import ssl
 import sys
 import threading
 from pathlib import Path
 
 import google_crc32c
+
+from enginehouse.gateway.ca import CertificateAuthority
 
 PAGE_SIZE = 1000
 _BLOCK_BYTES = 1024 * 1024
@@ -49,10 +52,15 @@ class Answers:
     def send(self, connection: socket.socket, head: bytes) -> None:
         request_line = head.split(b"\r\n", 1)[0]
         if b"uploadType=resumable" in request_line or request_line.startswith((b"POST ", b"DELETE ")):
-            connection.sendall(self._uploaded(head, request_line))
+            scheme = b"https://" if isinstance(connection, ssl.SSLSocket) else b"http://"
+            connection.sendall(self._uploaded(head, request_line, scheme))
         elif b"/o/large" in request_line:
             connection.sendall(self.large_head)
             sent = 0
+            if isinstance(connection, ssl.SSLSocket):
+                while block := os.pread(self.large.fileno(), _BLOCK_BYTES, sent):
+                    connection.sendall(block)
+                    sent += len(block)
             while sent < self.large_bytes:
                 sent += os.sendfile(connection.fileno(), self.large.fileno(), sent, self.large_bytes - sent)
         elif b"/o/small" in request_line:
@@ -61,12 +69,12 @@ class Answers:
             token = request_line.partition(b"pageToken=")[2].split(b"&")[0].split(b" ")[0]
             connection.sendall(self.pages[int(token or 0)])
 
-    def _uploaded(self, head: bytes, request_line: bytes) -> bytes:
+    def _uploaded(self, head: bytes, request_line: bytes, scheme: bytes) -> bytes:
         """The answer to the beginning of an upload, a part of it, or its end."""
         if request_line.startswith(b"POST ") and b"uploadType=resumable" in request_line:
             found = _HOST.search(head)
             assert found
-            location = b"http://" + found[1] + b"/upload/storage/v1/b/b/o?uploadType=resumable&upload_id=1"
+            location = scheme + found[1] + b"/upload/storage/v1/b/b/o?uploadType=resumable&upload_id=1"
             return b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nLocation: " + location + b"\r\n\r\n"
         part = _RANGE.search(head)
         if part and int(part[1]) + 1 < int(part[2]):
@@ -75,17 +83,28 @@ class Answers:
 
 
 def main() -> None:
-    large, small, count, resource = sys.argv[1:]
+    large, small, count, resource, ca_dir = sys.argv[1:]
     answers = Answers(Path(large), Path(small), int(count), json.loads(resource))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        print(listener.getsockname()[1], flush=True)
-        while True:
-            connection, _ = listener.accept()
-            threading.Thread(target=_serve, args=(connection, answers), daemon=True).start()
+    tls = CertificateAuthority(Path(ca_dir)).context("storage.googleapis.com")
+    with socket.create_server(("127.0.0.1", 0)) as plain, socket.create_server(("127.0.0.1", 0)) as proxy:
+        print(plain.getsockname()[1], proxy.getsockname()[1], flush=True)
+        threading.Thread(target=_accept, args=(proxy, answers, tls), daemon=True).start()
+        _accept(plain, answers, None)
 
 
-def _serve(connection: socket.socket, answers: Answers) -> None:
+def _accept(listener: socket.socket, answers: Answers, tls: ssl.SSLContext | None) -> None:
+    while True:
+        connection, _ = listener.accept()
+        threading.Thread(target=_serve, args=(connection, answers, tls), daemon=True).start()
+
+
+def _serve(connection: socket.socket, answers: Answers, tls: ssl.SSLContext | None) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if tls is not None:
+        while not connection.recv(_BLOCK_BYTES).endswith(b"\r\n\r\n"):
+            pass
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        connection = tls.wrap_socket(connection, server_side=True)
     buffer = bytearray(_BLOCK_BYTES)
     pending = b""
     while data := connection.recv(_BLOCK_BYTES):

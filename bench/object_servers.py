@@ -56,14 +56,15 @@ def fill_emulator(data_dir: Path, bucket: str, names: list[str], data: bytes) ->
 
 
 @contextmanager
-def canned(source: Path, small_file: Path, count: int, resource: str) -> Iterator[tuple[str, int]]:
-    """The server of `canned_objects.py`; its URL and pid."""
+def canned(source: Path, small_file: Path, count: int, resource: str, ca_dir: Path) -> Iterator[tuple[str, str, int]]:
+    """The server of `canned_objects.py`; its URL, its proxy's and its pid."""
     program = Path(__file__).with_name("canned_objects.py")
-    command = [sys.executable, program, source, small_file, str(count), resource]
+    command = [sys.executable, program, source, small_file, str(count), resource, ca_dir]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}", process.pid
+            plain, proxy = (f"http://127.0.0.1:{int(port)}" for port in process.stdout.readline().split())
+            yield plain, proxy, process.pid
         finally:
             process.terminate()
 

@@ -5,8 +5,9 @@ and lists and fetches many small objects, on a real engine, through its gateway 
 round; the plain copy is `shutil.copyfile` with fsync on the same disk. Each result is checked against what was sent.
 
 Most of that time is the client's own. "floor" is the same client with `canned_objects.py`, which does nothing but
-send and receive: no server can be faster to it, and "possible" is how many times the emulator such a server is. What
-the servers themselves can do is asked by a client that costs next to nothing (`bare_objects.py`).
+send and receive (in TLS, for the gateway's rows): hardly any server can be faster to it, and "possible" is how many
+times the emulator such a server is. What the servers themselves can do is asked by a client that costs next to
+nothing (`bare_objects.py`).
 
 The emulator gets a virtual environment of its own, made here with uv and kept in the user's cache; most of its small
 objects are written into its files, as putting them would take it too long.
@@ -130,9 +131,11 @@ def main() -> None:
             put_small(engine, names[: sizes.put_objects], small_file.read_bytes())
             put_small(theirs, names[: sizes.put_objects], small_file.read_bytes())
             resource = json.dumps(next(iter(engine.bucket.list_blobs(max_results=1)))._properties)
-            canned_url, canned_pid = stack.enter_context(canned(source, small_file, len(names), resource))
-            floor = Server(Address(canned_url), canned_pid)
-            servers = (engine, theirs, gateway, floor)
+            ca_dir = process.data_dir / "gateway"
+            ready = stack.enter_context(canned(source, small_file, len(names), resource, ca_dir))
+            floor = Server(Address(ready[0]), ready[2])
+            gateway_floor = Server(Address(ready[1], ca_dir / "bundle.pem"), ready[2])
+            servers = (engine, theirs, gateway, floor, gateway_floor)
             for _ in range(sizes.rounds):
                 copy_s.append(plain_copy(source, folder / "copied"))
                 for server in servers:
@@ -144,7 +147,8 @@ def main() -> None:
             for _ in range(sizes.rounds):
                 for server in servers:
                     small(server, names, small_file.read_bytes())
-        report(sizes, statistics.median(copy_s), engine, gateway, theirs, floor)
+        ways = (("", engine, floor), (", gateway", gateway, gateway_floor))
+        report(sizes, statistics.median(copy_s), theirs, ways)
 
 
 def _client(address: Address) -> storage.Client:
@@ -254,8 +258,14 @@ def watched(server: Server) -> Iterator[None]:
         thread.join()
 
 
-def report(sizes: Sizes, copy_s: float, engine: Server, gateway: Server, theirs: Server, floor: Server) -> None:
-    """A table, and the bars as the last line."""
+def report(sizes: Sizes, copy_s: float, theirs: Server, ways: tuple[tuple[str, Server, Server], ...]) -> None:
+    """A table, and the bars as the last line.
+
+    Args:
+        copy_s: of the plain copy.
+        theirs: the emulator.
+        ways: what to call a way to the engine, the engine by that way, and its floor; the plain way first.
+    """
     size_mib = sizes.large_bytes / MIB
     print(
         f"{size_mib:.0f} MiB; {sizes.small_objects} objects of {SMALL_BYTES} bytes, {THREADS} threads to fetch them"
@@ -267,10 +277,10 @@ def report(sizes: Sizes, copy_s: float, engine: Server, gateway: Server, theirs:
         "   CPU s of client + server: engine, emulator"
     )
     bars = {}
-    for way, server in (("", engine), (", gateway", gateway)):
+    for way, server, floor in ways:
         for name in server.seconds:
             mine, other = server.median(name), theirs.median(name)
-            least = floor.median(name) if name in floor.seconds and not name.endswith("bare") else None
+            least = floor.median(name) if name in floor.seconds else None
             cpu = ", ".join("{:.2f} + {:.2f}".format(*one.median_cpu(name)) for one in (server, theirs))
             share = f"{copy_s / mine:8.0%}" if "load" in name else f"{'':8}"
             floor_text = f"{least:8.3f} {other / least:8.1f}" if least else f"{'':17}"
@@ -280,6 +290,7 @@ def report(sizes: Sizes, copy_s: float, engine: Server, gateway: Server, theirs:
             if least:
                 bars[key]["possible"] = round(other / least, 2)
     print("The engine lists in pages of 1000, as Cloud Storage does; the emulator answers with all at once.")
+    engine = ways[0][1]
     print(f"peak RSS, MiB: engine {engine.peak_rss_mib:.0f}, emulator {theirs.peak_rss_mib:.0f}")
     bars["engine peak RSS, MiB"] = bar(
         engine.peak_rss_mib, ENGINE_RSS_BAR_MIB, engine.peak_rss_mib < ENGINE_RSS_BAR_MIB

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import io
+import itertools
 import os
 import shutil
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from typing import BinaryIO, Self, cast
 from enginehouse.core.ids import new_id
 
 _READ_ONLY = 0o444
+_BLOBS_IN_A_ROW = 64
+"""So many go into one directory before another one is drawn: a file system keeps directories far from each other."""
 _NO_LINKS_HERE = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 
 
@@ -69,6 +72,8 @@ class BlobDirectory:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._root_text = str(root)
+        self._made = itertools.count()
+        self._directory = new_id(2)
 
     def path(self, blob: str) -> Path:
         """Where the blob lies; it need not exist."""
@@ -98,14 +103,24 @@ class BlobDirectory:
 
     def _make(self, make: Callable[[Path], int]) -> NewBlob:
         while True:
-            blob = new_id(32)
+            blob = self._new_name()
             path = self.path(blob)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = make(path)
+            try:
+                descriptor = make(path)
+            except FileNotFoundError:
+                if path.parent.is_dir():  # it is the source that is gone
+                    raise
+                path.parent.mkdir(parents=True, exist_ok=True)
+                continue
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             if path.exists():
                 return NewBlob(blob, path, descriptor)
             os.close(descriptor)  # a collector took it for a leftover in the moment before the lock
+
+    def _new_name(self) -> str:
+        if next(self._made) % _BLOBS_IN_A_ROW == 0:
+            self._directory = new_id(2)
+        return self._directory + new_id(30)
 
     def seal(self, blob: str) -> None:
         """Make a blob read-only that was created writable."""

@@ -204,7 +204,7 @@ class LocalObjectStore:
     ) -> ListPage:
         query = Query(bucket, prefix, delimiter, start_offset, end_offset, include_trailing_delimiter)
         with self._index.read() as rows:
-            rows.bucket(bucket)
+            rows.check_bucket(bucket)
             return list_page(rows, query, page_token, max_results)
 
     def list_texts(
@@ -376,7 +376,7 @@ class LocalObjectStore:
     def export(self, bucket: str, prefix: str, directory: Path, *, link: bool = True) -> Sequence[ObjectInfo]:
         folder = folder_prefix(prefix)
         with self._index.read() as rows:
-            rows.bucket(bucket)
+            rows.check_bucket(bucket)
             stored = rows.objects_from(bucket, folder, name_after_prefix(folder))
             placements = plan(folder, [one.info for one in stored])
         make_directories(directory, placements)

@@ -77,8 +77,8 @@ class ObjectTable:
         """Judge early what `put` judges again."""
         check_object_name(name)
         with self._index.read() as rows:
-            rows.bucket(bucket)
-            present = rows.find(bucket, name)
+            rows.check_bucket(bucket)
+            present = rows.find(bucket, name) if preconditions != NO_PRECONDITIONS else None
         preconditions.check(present.info if present is not None else None)
 
     def put(
@@ -95,7 +95,7 @@ class ObjectTable:
         Returns:
             The new object, and the one that it replaces, whose blob must be unlinked after the commit.
         """
-        rows.bucket(draft.bucket)
+        rows.check_bucket(draft.bucket)
         replaced = rows.find(draft.bucket, draft.name)
         draft.preconditions.check(replaced.info if replaced is not None else None)
         now_ns = self._clock.time_ns()

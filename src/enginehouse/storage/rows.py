@@ -68,8 +68,13 @@ class Rows:
         """The bucket; NotFound when there is none."""
         row = self.connection.execute("SELECT * FROM buckets WHERE name = ?", (name,)).fetchone()
         if row is None:
-            raise NotFound(f"The specified bucket does not exist: {name}")
+            raise _no_bucket(name)
         return _bucket(row)
+
+    def check_bucket(self, name: str) -> None:
+        """NotFound when there is none."""
+        if not self.has_bucket(name):
+            raise _no_bucket(name)
 
     def has_bucket(self, name: str) -> bool:
         return self.connection.execute("SELECT 1 FROM buckets WHERE name = ?", (name,)).fetchone() is not None
@@ -104,7 +109,7 @@ class Rows:
         stored = self.find(bucket, name)
         if stored is not None and generation in (None, stored.info.generation):
             return stored
-        self.bucket(bucket)
+        self.check_bucket(bucket)
         raise NotFound(f"No such object: {bucket}/{name}" + (f"#{generation}" if generation is not None else ""))
 
     def objects_from(self, bucket: str, start: str, end: str | None) -> Generator[StoredObject]:
@@ -199,6 +204,10 @@ def attributes_to_json(attributes: ObjectAttributes) -> str:
 
 def _to_json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
+
+
+def _no_bucket(name: str) -> NotFound:
+    return NotFound(f"The specified bucket does not exist: {name}")
 
 
 def _bucket(row: sqlite3.Row) -> BucketInfo:
