@@ -100,6 +100,9 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert float(accuracy.group(1)) >= 0.9
     table = out.partition("CLASS")[2].splitlines()[1:4]
     assert [row.split()[0] for row in table] == ["setosa", "versicolor", "virginica"]
+    trials = out.partition("TRIAL_ID")[2].splitlines()[1:5]
+    assert sorted(row.split()[0] for row in trials) == ["1", "2", "3", "4"]
+    assert "30 predictions and 0 errors in 1 shards" in out
     assert "service\t\tJob completed successfully." in out
     assert re.search(r"in all +\d+", out)
     assert processes_below(tmp_path) == []

@@ -2,9 +2,10 @@
 
     python -m enginehouse.ops.demo
 
-Data into a bucket, a trainer submitted and trained, its model deployed, predictions answered and judged on data that
-the training never saw. Exit 0 when all of it worked and the accuracy is at least `GOAL`; an engine of its own, in a
-folder of its own, is started before and removed after, whatever happens between. KEEP=1 leaves it running.
+Data into a bucket, a trainer submitted and trained, its hyperparameters tuned, its model deployed, predictions
+answered, and made in batch for data that the training never saw, by which the model is judged. Exit 0 when all of it
+worked and the accuracy is at least `GOAL`; an engine of its own, in a folder of its own, is started before and removed
+after, whatever happens between. KEEP=1 leaves it running.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Demo:
         Raises:
             DemoFailed: a command failed, or the model is not good enough.
         """
-        job = time.strftime("iris_%Y%m%d_%H%M%S")
+        job, tuning, batch = (time.strftime(f"{name}_%Y%m%d_%H%M%S") for name in ("iris", "iris_tune", "iris_batch"))
         with self.step("start an engine"):
             self.mle("up", "--detach", "--port", "0", cwd=self.home)
         with self.step("write the project"):
@@ -74,7 +75,10 @@ class Demo:
             self.mle("storage", "mb", BUCKET)
             self.mle("storage", "cp", "train_data.csv", "test_data.csv", "hold_out_test.csv", BUCKET)
         with self.step("train"):
-            self.train(job)
+            self.train(job, steps=1000)
+        with self.step("tune, two trials at a time"):
+            self.train(tuning, "--config", "hptuning_config.yaml", steps=200)
+            self.mle("jobs", "trials", tuning)
         with self.step("deploy"):
             exports = self.mle("storage", "ls", f"{BUCKET}/jobs/{job}/export/iris/", capture=True)
             self.mle("models", "create", "iris", "--regions", "us-central1")
@@ -82,33 +86,39 @@ class Demo:
             self.mle("versions", "create", "v1", "--model", "iris", "--origin", origin, "--runtime-version", RUNTIME)
         with self.step("predict"):
             self.mle("predict", "--model", "iris", "--version", "v1", "--json-instances", "test-sample.json")
-        with self.step("judge on the held-out data"):
-            accuracy = self.judge()
+        with self.step("predict in batch, and judge"):
+            accuracy = self.judge(batch)
         print(f"\nAccuracy on hold_out_test.csv: {accuracy:.3f}")
         if accuracy < GOAL:
             raise DemoFailed(f"The accuracy {accuracy:.3f} is below {GOAL}.")
 
-    def train(self, job: str) -> None:
+    def train(self, job: str, *flags: str, steps: int) -> None:
         """Submit the project's trainer and follow its log to the end."""
         self.mle(
-            *("jobs", "submit", "training", job, "--stream-logs", "--runtime-version", RUNTIME),
+            *("jobs", "submit", "training", job, "--stream-logs", *flags, "--runtime-version", RUNTIME),
             *("--job-dir", f"{BUCKET}/jobs/{job}", "--module-name", "trainer.task", "--package-path", "trainer/"),
             *("--region", "us-central1", "--"),
             *("--train-files", f"{BUCKET}/train_data.csv", "--eval-files", f"{BUCKET}/test_data.csv"),
-            *("--train-steps", "1000", "--eval-steps", "100"),
+            *("--train-steps", str(steps), "--eval-steps", "100"),
         )
 
-    def judge(self) -> float:
-        """The share of the held-out flowers that the deployed model names rightly."""
+    def judge(self, job: str) -> float:
+        """The share of the held-out flowers that the deployed model names rightly, in a batch prediction job."""
         with (self.project / "hold_out_test.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         truth = [row.pop("class") for row in rows]
         lines = [json.dumps({name: float(text) for name, text in row.items()}) for row in rows]
         (self.project / "hold_out.json").write_text("\n".join(lines) + "\n")
-        told = self.mle(
-            "predict", "--model", "iris", "--json-instances", "hold_out.json", "--format=json", capture=True
+        self.mle("storage", "cp", "hold_out.json", BUCKET)
+        self.mle(
+            *("jobs", "submit", "prediction", job, "--stream-logs", "--model", "iris", "--version", "v1"),
+            *("--data-format", "text", "--input-paths", f"{BUCKET}/hold_out.json", "--region", "us-central1"),
+            *("--output-path", f"{BUCKET}/predictions/{job}"),
         )
-        predicted = [each["class"] for each in json.loads(told)["predictions"]]
+        results = f"{BUCKET}/predictions/{job}/prediction.results*"
+        predicted = [
+            json.loads(line)["class"] for line in self.mle("storage", "cat", results, capture=True).splitlines()
+        ]
         hits = [a == b for a, b in zip(predicted, truth, strict=True)]
         return hits.count(True) / len(hits)
 

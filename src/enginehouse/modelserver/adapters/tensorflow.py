@@ -8,6 +8,7 @@ signature called eagerly takes a third longer, `model.predict` hundreds of times
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -67,7 +68,8 @@ class TensorFlowAdapter(SignatureAdapter):
     def _load_saved_model(cls, directory: Path) -> TensorFlowAdapter:
         v1 = tf.compat.v1
         session = v1.Session(graph=tf.Graph())
-        meta_graph = v1.saved_model.load(session, ["serve"], str(directory))
+        with _quietly():
+            meta_graph = v1.saved_model.load(session, ["serve"], str(directory))
         signatures = {
             name: _signature(session, definition)
             for name, definition in sorted(meta_graph.signature_def.items())
@@ -76,6 +78,18 @@ class TensorFlowAdapter(SignatureAdapter):
         if not signatures:
             raise ModelLoadError("MetaGraph must have at least one signature_def with inputs and outputs.")
         return cls(session, signatures)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Nothing is said of deprecated ways: a session is the fastest there is (`bench/predict.py`)."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager
