@@ -4,8 +4,8 @@
 
 Data into a bucket, a trainer submitted and trained, its hyperparameters tuned, its model deployed, predictions
 answered, and made in batch for data that the training never saw, by which the model is judged. Exit 0 when all of it
-worked and the accuracy is at least `GOAL`; an engine of its own, in a folder of its own, is started before and removed
-after, whatever happens between. KEEP=1 leaves it running.
+worked and the accuracy is at least `GOAL`; an engine of its own, in a folder of its own, is started before and
+removed after, whatever happens between. KEEP=1 leaves it running.
 """
 
 from __future__ import annotations
