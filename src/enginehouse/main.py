@@ -235,7 +235,11 @@ class Composition:
         self._catalogue = Catalogue.load(uv=uv)
         self._runtimes = RuntimeCache(settings.runtimes_dir, uv)
         self._warm = WarmPool(warm_limits(settings)) if settings.warm_pool else None
-        self._backend = LocalBackend(containers=ContainerEngines(settings.container_engine), pool=self._warm)
+        self._backend = LocalBackend(
+            containers=ContainerEngines(settings.container_engine),
+            pool=self._warm,
+            ended=lambda: self._reconciler.look(),
+        )
         self._reconciler = JobReconciler(
             self._store,
             self._storage,

@@ -17,8 +17,9 @@ from enginehouse.backends.base import Phase
 from enginehouse.backends.local import LocalBackend
 from enginehouse.backends.local import warm as warm_module
 from enginehouse.backends.local.warm import Limits, WarmPool
+from enginehouse.replica.ahead import PLACEHOLDER
 from enginehouse.replica.environment import Prepared
-from enginehouse.replica.processes import process_info, processes_with
+from enginehouse.replica.processes import all_processes, process_info, processes_with
 from enginehouse.replica.spec import MARKER, ReplicaSpec
 from enginehouse.replica.warm import WarmInterpreter, source_fault
 from enginehouse.testing.backends import BackendContract
@@ -234,6 +235,58 @@ def test_death_of_the_waiting_one_disturbs_nobody(warm: Warm, monkeypatch: pytes
     outcome = wait_for_end(warm.backend, directory).outcome
     assert outcome is not None and outcome.succeeded and "through" in messages(directory)
     warm.ready()
+
+
+def runners_that_wait(warm: Warm) -> tuple[list[int], list[int]]:
+    """Pids of those beside a child with the framework, and of those for replicas of any kind; all there are to be."""
+    zygotes = [each.zygote.pid for each in warm.pool._wanted.values() if each.zygote]
+
+    def waiting(parents: list[int]) -> list[int]:
+        commands = {info.pid: Path(f"/proc/{info.pid}/cmdline") for info in all_processes() if info.alive}
+        parent_of = {info.pid: info.parent_pid for info in all_processes()}
+        own = [pid for pid in commands if parent_of.get(pid) in parents and commands[pid].exists()]
+        return [pid for pid in own if PLACEHOLDER.encode() in commands[pid].read_bytes().split(b"\0")]
+
+    def all_wait() -> bool:
+        return len(waiting(zygotes)) == len(zygotes) * warm_module._AHEAD and len(plain()) == warm_module._AHEAD
+
+    def plain() -> list[int]:
+        own = [each._process.pid for each in warm.pool._ahead if each._process]
+        return [pid for pid in waiting([os.getpid()]) if pid in own]
+
+    wait_until(all_wait, what="the runners that are made ahead")
+    return waiting(zygotes), plain()
+
+
+PARENT = "import os\nprint('PARENT', os.getppid(), open('/proc/%d/cmdline' % os.getppid()).read().split(chr(0)))"
+
+
+@pytest.mark.parametrize("suits", [True, False])
+def test_a_runner_that_waits_takes_the_next_replica(warm: Warm, suits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    forked, plain = runners_that_wait(warm)
+    monkeypatch.setenv("CLOUDSDK_VALUE", "as it is now")  # not as it was when the runner was started
+    environment = {} if suits else {"OMP_NUM_THREADS": "7"}
+    code = PARENT + "\nprint(os.environ['CLOUDSDK_VALUE'])"
+    lines = warm.run(warm.replicas.spec(code, environment=environment))
+    (told,) = [line for line in lines if line.startswith("PARENT ")]
+    assert int(told.split()[1]) in (forked if suits else plain)
+    assert str(warm.folder) in told and PLACEHOLDER not in told
+    assert "as it is now" in lines
+    runners_that_wait(warm)  # others come in their place
+
+
+def test_runners_that_died_waiting_are_passed_over(warm: Warm) -> None:
+    killed = [pid for pids in runners_that_wait(warm) for pid in pids]
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not [pid for pid in killed if (info := process_info(pid)) and info.alive], what="their end")
+    assert "hello" in warm.run(warm.replicas.spec("print('hello')"))
+
+
+def test_runners_that_wait_end_with_the_pool(warm: Warm) -> None:
+    waiting = [pid for pids in runners_that_wait(warm) for pid in pids]
+    warm.pool.stop()
+    wait_until(lambda: not [pid for pid in waiting if (info := process_info(pid)) and info.alive], what="their end")
 
 
 def test_only_so_many_wait(pools: Callable[..., WarmPool], replicas: ReplicaFactory, tmp_path: Path) -> None:

@@ -105,6 +105,10 @@ class JobReconciler:
         self._admission.note_change()
         self._background.wake()
 
+    def look(self) -> None:
+        """A replica may have changed: look at the jobs that run now instead of at the next tick."""
+        self._background.wake()
+
     def position(self, name: JobName) -> int:
         """A job's place in the queue, from 1; 0 when it does not wait."""
         return self._admission.position(name)

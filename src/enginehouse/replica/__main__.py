@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 if __name__ == "__main__":
@@ -9,4 +10,6 @@ if __name__ == "__main__":
     sys.path.append(__file__.rsplit("/", 3)[0])
     from enginehouse.replica.runner import main
 
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(status)  # nothing is left to be done, and who waits for the lock waits for the interpreter's end

@@ -25,6 +25,7 @@ from typing import Literal
 from enginehouse.core.clock import Clock, SystemClock
 from enginehouse.core.files import FileLock, atomic_write_json
 from enginehouse.replica import spec as names
+from enginehouse.replica.ahead import PLACEHOLDER, await_replica
 from enginehouse.replica.container import ENGINE_FAILURES, Container
 from enginehouse.replica.environment import EnvironmentFailedError, Prepared, prepare
 from enginehouse.replica.limits import hold
@@ -45,14 +46,21 @@ _TOOLS_LIMIT_S = 1.0
 
 def main(arguments: Sequence[str]) -> int:
     """Run the replica in the directory that `arguments` name. Returns the process's exit status."""
-    directory = Path(arguments[0])
+    warm = WarmInterpreter.adopt(arguments[2]) if len(arguments) > 2 else None
+    directory, descriptor = Path(arguments[0]), int(arguments[1]) if len(arguments) > 1 else None
+    if arguments[0] == PLACEHOLDER:
+        given = await_replica(arguments)
+        if given is None:
+            if warm is not None:
+                warm.discard()
+            return 0
+        directory, descriptor = given
     lock = FileLock(directory / names.LOCK_FILE)
     try:
-        if len(arguments) > 1:
-            lock.adopt(int(arguments[1]))
+        if descriptor is not None:
+            lock.adopt(descriptor)
         elif not lock.acquire(blocking=False):
             return 0  # another runner has it
-        warm = WarmInterpreter.adopt(arguments[2]) if len(arguments) > 2 else None
         Runner(directory, SystemClock(), warm).run()
     except OSError as error:
         print(f"The replica in {directory} could not go on: {error}", file=sys.stderr, flush=True)

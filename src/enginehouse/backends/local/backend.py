@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from enginehouse.backends.base import Host, Phase, ReplicaStatus
@@ -44,6 +45,7 @@ class LocalBackend:
         clock: for the outcomes that are written here.
         containers: runs containers.
         pool: interpreters that wait; without it every replica starts a fresh one.
+        ended: called, from any thread, when a runner that was launched here has ended.
     """
 
     def __init__(
@@ -53,11 +55,13 @@ class LocalBackend:
         clock: Clock | None = None,
         containers: ContainerEngines | None = None,
         pool: WarmPool | None = None,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._python = python or Path(sys.executable)
         self._clock = clock or SystemClock()
         self._containers = containers or ContainerEngines()
         self._pool = pool
+        self._ended = ended
 
     def host(self) -> Host:
         """This machine."""
@@ -78,10 +82,10 @@ class LocalBackend:
             if self._settle(directory) is not None:
                 return
             atomic_write_json(directory / names.SPEC_FILE, spec.to_json())
-            command = [str(self._python), "-I", "-S", str(_MAIN), str(directory)]
+            command = [str(self._python), "-I", "-S", str(_MAIN)]
             runner = None
             if self._pool is None or not self._pool.launch(directory, spec, command, lock.fileno()):
-                runner = self._spawn(directory, [*command, str(lock.fileno())], lock)
+                runner = self._spawn(directory, [*command, str(directory), str(lock.fileno())], lock)
             name = f"runner-of-{directory.name}"
             threading.Thread(target=self._await, args=(runner, directory), name=name, daemon=True).start()
         finally:
@@ -155,6 +159,7 @@ class LocalBackend:
             # Waits for whoever has the lock: if nobody launches again, this call alone knows that the runner failed.
             with FileLock(directory / names.LOCK_FILE).held():
                 self._settle(directory, failed=True)
+        self._ended()
 
     def _settle_alone(self, directory: Path) -> Outcome | None:
         """`_settle` under the lock; None where somebody else has it."""

@@ -1,10 +1,11 @@
-"""The warm pool: interpreters of recently used runtimes that wait with their framework imported.
+"""The warm pool: interpreters of recently used runtimes that wait with their framework imported, and runners.
 
 In comes each launch of a replica. Where an interpreter waits that suits it, a runner is forked from it that has the
-user process beside it already; else the backend starts a runner as ever, and the pool learns what would have suited.
+user process beside it already; else the pool learns what would have suited. Some runners are made ahead, from each
+interpreter and without any; where none is left the backend starts one as ever.
 A thread keeps the pool: the runtimes used last are held, within bounds of number, memory and idle time.
 
-Interpreters belong to this process and end with it, however it ends; the runners forked from them go on.
+All that waits belongs to this process and ends with it, however it ends; runners that have a replica go on.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import os
 import re
 import resource
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from enginehouse.backends.local.ahead import RunnerAhead
 from enginehouse.backends.local.zygote import Zygote
 from enginehouse.core.background import Background
 from enginehouse.core.clock import Clock, SystemClock
@@ -36,6 +38,10 @@ _WAITING_POLL_S = 1.0
 _IDLE_POLL_S = 10.0
 _RETRY_S = 60.0
 _REMEMBERED = 16
+_AHEAD = 2
+"""Runners that wait for the next launches, of each interpreter that waits and without one; of some MiB each."""
+_SETTLE_S = 0.5
+"""After a launch the replica has the host to itself for a moment."""
 _PATIENCE_S = 60.0
 """How long a host without priorities is given to become idle before an interpreter is started all the same."""
 _MIN_AVAILABLE_BYTES = 1 << 30
@@ -81,6 +87,7 @@ class _Wanted:
     since: float
     used: float
     zygote: Zygote | None = None
+    ahead: list[RunnerAhead] = field(default_factory=list)
     memory_bytes: int = 0
     failures: int = 0
     retry_at: float = 0.0
@@ -99,6 +106,10 @@ class WarmPool:
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._wanted: dict[str, _Wanted] = {}  # the last used one is the last
+        self._command: tuple[str, ...] = ()
+        self._launched = float("-inf")
+        self._ahead: list[RunnerAhead] = []  # for replicas of any kind
+        self._gone: list[RunnerAhead] = []  # until they are no zombies
         self._stopped = False
         self._background = Background("warm-pool", self._pass, retry_s=_WAITING_POLL_S)
 
@@ -110,6 +121,7 @@ class WarmPool:
         self._background.stop()
         with self._lock:
             self._stopped = True
+            _close_all(self._ahead)
             for wanted in self._wanted.values():
                 self._close(wanted)
 
@@ -117,38 +129,51 @@ class WarmPool:
         """Start the runner by fork. False where nothing that suits is ready; nothing was started then.
 
         Args:
-            command: of the runner, but for the lock's descriptor.
+            command: of a runner, without arguments.
             lock: the descriptor that holds the replica's lock.
 
         Raises:
             OSError: it may have been started; whether it was, the lock tells.
         """
-        if spec.container is not None:
-            return False
-        try:
-            interpreter = find_interpreter(spec, directory)
-        except (EngineError, ValueError):
-            return False  # the runner will tell
-        if interpreter is None or not interpreter.preload:
-            return False
+        interpreter = _interpreter_of(spec, directory)
+        variables = {**os.environ, MARKER: str(directory)}
         with self._lock:
             if self._stopped:
                 return False
-            wanted = self._note(interpreter)
-            zygote = wanted.zygote
-            if zygote is not None:
-                zygote.look()
-            if zygote is None or not zygote.is_ready:
-                self._background.wake()
-                return False
+            self._command, self._launched = tuple(command), self._clock.monotonic()
             try:
-                zygote.fork(
-                    directory, lock, command, {**os.environ, MARKER: str(directory)}, directory / RUNNER_LOG_FILE
-                )
-            except OSError:
-                self._fail(wanted)
-                raise
+                warm = interpreter is not None and self._launch_warm(interpreter, directory, lock, variables)
+                return warm or self._take(self._ahead, directory, lock, variables)
+            finally:
+                self._background.wake()
+
+    def _launch_warm(
+        self, interpreter: Interpreter, directory: Path, lock: int, variables: Mapping[str, str]
+    ) -> bool:
+        """Start the runner beside a child with the framework. False where none waits."""
+        wanted = self._note(interpreter)
+        if self._take(wanted.ahead, directory, lock, variables):
             return True
+        zygote = wanted.zygote
+        if zygote is not None:
+            zygote.look()
+        if zygote is None or not zygote.is_ready:
+            return False
+        try:
+            zygote.fork(directory, lock, [*self._command, str(directory)], variables, directory / RUNNER_LOG_FILE)
+        except OSError:
+            self._fail(wanted)
+            raise
+        return True
+
+    def _take(self, ahead: list[RunnerAhead], directory: Path, lock: int, variables: Mapping[str, str]) -> bool:
+        """Give the replica to the first of the runners that takes it."""
+        while ahead:
+            runner = ahead.pop(0)
+            self._gone.append(runner)
+            if runner.take(directory, lock, variables):
+                return True
+        return False
 
     def describe(self) -> list[dict[str, Any]]:
         """What waits, for `mle status`; the one used last first."""
@@ -160,7 +185,7 @@ class WarmPool:
                     "modules": list(wanted.interpreter.preload),
                     "state": "ready" if zygote.is_ready else "importing",
                     "memoryMib": zygote.memory_bytes >> 20,
-                    "replicas": zygote.forks,
+                    "replicas": zygote.forks - len(wanted.ahead),
                 }
                 for wanted in reversed(self._wanted.values())
                 if (zygote := wanted.zygote) is not None
@@ -188,6 +213,8 @@ class WarmPool:
                     self._close(wanted)
                 elif wanted.zygote.is_ready:
                     wanted.memory_bytes = wanted.zygote.memory_bytes
+            if (pause_s := self._look_ahead(held)) is not None:
+                return pause_s
             if any(wanted.zygote is not None and not wanted.zygote.is_ready for wanted in held):
                 return _IMPORTING_POLL_S  # one at a time
             missing = [wanted for wanted in held if wanted.zygote is None]
@@ -202,6 +229,31 @@ class WarmPool:
                 _log.warning("no interpreter of runtime %s could be started: %s", _name(wanted), error)
                 self._fail(wanted)
             return _IMPORTING_POLL_S
+
+    def _look_ahead(self, held: Sequence[_Wanted]) -> float | None:
+        """Start a runner that waits for a launch, where one is due; seconds to the next look, if it is known."""
+        self._gone = [runner for runner in self._gone if runner.is_child]
+        quiet_s = self._clock.monotonic() - self._launched
+        if quiet_s >= self._limits.idle_s:
+            self._gone += self._ahead
+            _close_all(self._ahead)
+            return None
+        self._ahead = [runner for runner in self._ahead if runner.is_child]
+        for wanted in (None, *held):
+            zygote, ahead = (wanted.zygote, wanted.ahead) if wanted else (None, self._ahead)
+            if len(ahead) >= _AHEAD or (wanted and (zygote is None or not zygote.is_ready)):
+                continue
+            if quiet_s < _SETTLE_S:
+                return _SETTLE_S - quiet_s
+            try:
+                ahead.append(RunnerAhead(self._command, zygote))
+            except OSError as error:
+                if wanted is None:
+                    _log.warning("no runner could be started: %s", error)
+                    return _WAITING_POLL_S
+                self._fail(wanted)
+            return 0.0
+        return None
 
     def _held(self) -> list[_Wanted]:
         """What should wait: what was used last, as much as the limits allow."""
@@ -231,9 +283,26 @@ class WarmPool:
         wanted.retry_at = self._clock.monotonic() + _RETRY_S * 2 ** min(wanted.failures - 1, 6)
 
     def _close(self, wanted: _Wanted) -> None:
+        _close_all(wanted.ahead)
         if wanted.zygote is not None:
             wanted.zygote.close()
             wanted.zygote = None
+
+
+def _interpreter_of(spec: ReplicaSpec, directory: Path) -> Interpreter | None:
+    """What could wait for such a replica; None where nothing can."""
+    if spec.container is not None:
+        return None
+    try:
+        interpreter = find_interpreter(spec, directory)
+    except (EngineError, ValueError):
+        return None  # the runner will tell
+    return interpreter if interpreter is not None and interpreter.preload else None
+
+
+def _close_all(ahead: list[RunnerAhead]) -> None:
+    while ahead:
+        ahead.pop().close()
 
 
 def _key(interpreter: Interpreter) -> str:
