@@ -31,6 +31,10 @@ class Scaler:
             return sum(instances)
         return [self.factor * each + kwargs.get("plus", 0) for each in instances]
 
+class Adder(Scaler):
+    def predict(self, instances, **kwargs):
+        return [self.factor * sum(each) for each in instances]
+
 class NoRoutine:
     pass
 """
@@ -44,9 +48,9 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def serve(directory: Path, class_name: str) -> Served:
+def serve(directory: Path, class_name: str, *, explanation: str = "") -> Served:
     model = ExampleModel(f"CUSTOM:{class_name}", Path(sys.executable), directory / "model", [], None)
-    version = model.version()
+    version = model.version(explanation=explanation)
     return Served(type(version)(**{**vars(version), "site_dirs": (directory,)}), directory)
 
 
@@ -57,6 +61,15 @@ def test_a_routine(directory: Path) -> None:
         assert served.predict(1, 2, plus=10) == [12, 14]
         assert "routine.Scaler.predict raised TypeError: can't multiply" in served.error("a")
         assert "must return a list, not int" in served.error(1, 2, as_one=True)
+    finally:
+        served.close()
+
+
+def test_a_routine_of_tables_is_explained(directory: Path) -> None:
+    served = serve(directory, "routine.Adder", explanation='{"sampledShapleyAttribution": {"numPaths": 3}}')
+    try:
+        [entry] = served.explain([1, 2.5])
+        assert entry["attributions"] == {"instances": [2, 5]}
     finally:
         served.close()
 

@@ -368,7 +368,7 @@ def test_a_bad_instance_is_told_as_in_predictions(serve: Serve) -> None:
 
 
 def test_gradients_of_scikit_learn_fail_at_the_start(serve: Serve) -> None:
-    with pytest.raises(types.ModelLoadError, match="scikit-learn gives no gradients; use sampled Shapley"):
+    with pytest.raises(types.ModelLoadError, match=r"scikit-learn [\d.]+ gives no gradients; use sampled Shapley"):
         serve(
             LinearRegression().fit(FEATURES, LABELS),
             explanation=json.dumps({"integratedGradientsAttribution": {"numIntegralSteps": 5}}),

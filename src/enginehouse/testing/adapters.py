@@ -119,6 +119,15 @@ class Served:
             self._runner.run(self.pool.close())
 
 
+def _numbers(value: Any) -> Iterator[float]:
+    """All numbers in JSON."""
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(each)
+
+
 def same(left: Any, right: Any) -> bool:
     """Whether two predictions are equal up to the rounding that depends on the size of a batch."""
     if isinstance(left, float) and isinstance(right, float):
@@ -182,6 +191,20 @@ class AdapterContract:
 
     def test_no_instances_give_no_predictions(self, served: Served) -> None:
         assert served.predict() == []
+
+    def test_explanations_share_out_the_whole_score(self, model: ExampleModel, tmp_path: Path) -> None:
+        """Shapley values sum up to the difference from the baseline's score, whatever the model and the sampling."""
+        version = model.version(explanation=json.dumps({"sampledShapleyAttribution": {"numPaths": 4}}))
+        explained = Served(version, tmp_path)
+        try:
+            entries = explained.explain(*model.instances)
+        finally:
+            explained.close()
+        assert any(set(_numbers(entry["attributions"])) != {0} for entry in entries)
+        for entry in entries:
+            attributions = sum(_numbers(entry["attributions"]))
+            difference = entry["example_score"] - entry["baseline_score"]
+            assert math.isclose(attributions, difference, rel_tol=1e-4, abs_tol=1e-4), entry
 
     @pytest.mark.parametrize("body", [{}, [], 3, {"instances": {"a": 1}}, {"instances": None}])
     def test_what_is_no_prediction_request_is_a_bad_request(self, served: Served, body: Any) -> None:

@@ -11,25 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from enginehouse.modelserver.adapters.base import Adapter, Call
-from enginehouse.modelserver.adapters.tables import SIGNATURE, prepare_table
+from enginehouse.modelserver.adapters.base import Call
+from enginehouse.modelserver.adapters.tables import SIGNATURE, TableAdapter, prepare_table
 from enginehouse.modelserver.codecs import Array, rows_of
 from enginehouse.modelserver.errors import ModelLoadError, PredictionError, describe
 
 
-class BoosterAdapter(Adapter):
-    """A Booster or an XGBModel; predictions are the values of its `predict`.
-
-    Args:
-        library: name and version, for messages.
-        n_features: columns of the table.
-        feature_names: what they are called; None where they have no names.
-    """
-
-    def __init__(self, library: str, n_features: int, feature_names: list[str] | None) -> None:
-        self._library = library
-        self._n_features = n_features
-        self._feature_names = feature_names
+class BoosterAdapter(TableAdapter):
+    """A Booster or an XGBModel; predictions are the values of its `predict`."""
 
     @abstractmethod
     def predict(self, table: Array) -> Array:
@@ -55,14 +44,6 @@ class BoosterAdapter(Adapter):
             )
         return call
 
-    def prepare_rows(self, table: Array, signature_name: str, *, named: bool) -> Call | None:
-        if signature_name or table.shape[1] != self._n_features:
-            return None
-        return Call(SIGNATURE, (table,), len(table), None)
-
-    def input_names(self, signature_name: str) -> list[str] | None:
-        return self._feature_names
-
     def run(self, call: Call) -> list[Any]:
         try:
             return rows_of(self.predict(call.arrays[0]))
@@ -71,7 +52,7 @@ class BoosterAdapter(Adapter):
 
     def self_test(self) -> str:
         try:
-            self.predict(np.zeros((1, self._n_features)))
+            self.predict(np.zeros((1, self._n_features or 0)))
         except Exception as error:
             raise ModelLoadError(
                 f"Unexpected error when calling the model with a test instance ({self._library}): "

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from enginehouse.modelserver.adapters.base import Adapter, Call
-from enginehouse.modelserver.adapters.tables import SIGNATURE, prepare_table
+from enginehouse.modelserver.adapters.base import Call
+from enginehouse.modelserver.adapters.tables import SIGNATURE, TableAdapter, prepare_table
 from enginehouse.modelserver.codecs import Array, jsonable, rows_of, shape_text
 from enginehouse.modelserver.errors import ModelLoadError, PredictionError, describe
 
@@ -20,23 +20,14 @@ _DATA_ERRORS = (ValueError, TypeError, IndexError, KeyError)
 """What a sound model raises when it does not like the data; anything else from the test call is the model's fault."""
 
 
-class EstimatorAdapter(Adapter):
+class EstimatorAdapter(TableAdapter):
     """An estimator or a pipeline; predictions are the values of its `predict`.
 
     A model that was fitted on a data frame is given arrays as long as it takes them, since a frame costs more than
     most predictions; the test call finds out whether it needs the frame (columns picked by name).
-
-    Args:
-        library: name and version, for messages.
-        n_features: columns of the table; None where the model does not say.
-        feature_names: what they are called; None where they have no names.
     """
 
-    def __init__(self, library: str, n_features: int | None, feature_names: list[str] | None) -> None:
-        self._library = library
-        self._n_features = n_features
-        self._feature_names = feature_names
-        self._needs_frame = False
+    _needs_frame = False
 
     @abstractmethod
     def predict(self, table: Array, *, as_frame: bool) -> Any:
@@ -55,14 +46,6 @@ class EstimatorAdapter(Adapter):
 
     def prepare(self, request: Mapping[str, Any]) -> Call:
         return prepare_table(request, self._feature_names)
-
-    def prepare_rows(self, table: Array, signature_name: str, *, named: bool) -> Call | None:
-        if signature_name or table.shape[1] != self._n_features:
-            return None
-        return Call(SIGNATURE, (table,), len(table), None)
-
-    def input_names(self, signature_name: str) -> list[str] | None:
-        return self._feature_names
 
     def run(self, call: Call) -> list[Any]:
         try:

@@ -40,6 +40,10 @@ def load_outside(framework: str, directory: Path, outside: Outside) -> Adapter:
     return kinds[framework](link)
 
 
+_FRAME = "frame "
+"""Before the name of an estimator's method: called with a data frame."""
+
+
 class _MadeByLoadOutside(Adapter):
     @classmethod
     def load(cls, directory: Path) -> Adapter:
@@ -78,22 +82,33 @@ class _Estimator(_MadeByLoadOutside, EstimatorAdapter):
     has_frames = True
 
     def __init__(self, link: WorkerLink) -> None:
-        facts = link.facts
-        super().__init__(f"scikit-learn {facts['version']}", facts["n_features"], facts["features"])
+        super().__init__(*_of_table("scikit-learn", link))
         self._link = link
 
     def predict(self, table: Array, *, as_frame: bool) -> Any:
-        return self._link.call("frame" if as_frame else "predict", table)[0]
+        return self._link.call(_FRAME + "predict" if as_frame else "predict", table)[0]
+
+    def score(self, table: Array) -> Any:
+        return self._link.call(_FRAME + self._explained if self._needs_frame else self._explained, table)[0]
 
 
 class _Booster(_MadeByLoadOutside, BoosterAdapter):
     def __init__(self, link: WorkerLink) -> None:
-        facts = link.facts
-        super().__init__(f"xgboost {facts['version']}", facts["n_features"], facts["features"])
+        super().__init__(*_of_table("xgboost", link))
         self._link = link
 
     def predict(self, table: Array) -> Array:
         return np.asarray(self._link.call("predict", table)[0])
+
+    def score(self, table: Array) -> Any:
+        return self._link.call(self._explained, table)[0]
+
+
+def _of_table(library: str, link: WorkerLink) -> tuple[str, Any, Any, str, list[str]]:
+    """What a `TableAdapter` is made of."""
+    facts = link.facts
+    names = (facts[name] for name in ("n_features", "features", "explained", "labels"))
+    return (f"{library} {facts['version']}", *names)
 
 
 class _Routine:

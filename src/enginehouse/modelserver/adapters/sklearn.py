@@ -11,24 +11,26 @@ import numpy as np
 import sklearn
 
 from enginehouse.modelserver.adapters.estimators import EstimatorAdapter
-from enginehouse.modelserver.adapters.tables import SIGNATURE, TableTarget, load_pickled, type_name
+from enginehouse.modelserver.adapters.tables import load_pickled, type_name
 from enginehouse.modelserver.codecs import Array
-from enginehouse.modelserver.errors import ModelLoadError, PredictionError
-from enginehouse.modelserver.explain.metadata import Metadata
-from enginehouse.modelserver.explain.target import Explainable, Target
+from enginehouse.modelserver.errors import ModelLoadError
 
 
-class SklearnAdapter(EstimatorAdapter, Explainable):
+class SklearnAdapter(EstimatorAdapter):
     """An estimator in this process."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
         n_features = getattr(model, "n_features_in_", None)
         names = getattr(model, "feature_names_in_", None)
+        explained = next(name for name in ("predict_proba", "decision_function", "predict") if hasattr(model, name))
+        classes = getattr(model, "classes_", ()) if explained == "predict_proba" else ()
         super().__init__(
             f"scikit-learn {sklearn.__version__}",
             None if n_features is None else int(n_features),
             None if names is None else [str(name) for name in names],
+            explained,
+            [str(label) for label in classes],
         )
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
 
@@ -46,25 +48,8 @@ class SklearnAdapter(EstimatorAdapter, Explainable):
     def has_frames(self) -> bool:
         return importlib.util.find_spec("pandas") is not None
 
-    def signature_name(self, asked: Any) -> str:
-        return SIGNATURE
-
-    def target(self, signature: str, metadata: Metadata, *, gradients: bool) -> Target:
-        if gradients:
-            raise PredictionError("Explanation failed: scikit-learn gives no gradients; use sampled Shapley.")
-        method = next(
-            (name for name in ("predict_proba", "decision_function") if hasattr(self._model, name)), "predict"
-        )
-        classes = getattr(self._model, "classes_", ())
-        labels = [str(label) for label in classes] if method == "predict_proba" else ()
-        return TableTarget(
-            metadata,
-            self.prepare,
-            lambda table: getattr(self._model, method)(self._as_fitted(table, as_frame=self._needs_frame)),
-            {"predict_proba": "probabilities", "decision_function": "scores", "predict": "predictions"}[method],
-            label_names=labels,
-            feature_names=self._feature_names or (),
-        )
+    def score(self, table: Array) -> Any:
+        return getattr(self._model, self._explained)(self._as_fitted(table, as_frame=self._needs_frame))
 
     def _as_fitted(self, table: Array, *, as_frame: bool) -> Any:
         if not as_frame:

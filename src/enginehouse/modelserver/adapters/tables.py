@@ -7,18 +7,19 @@ give.
 from __future__ import annotations
 
 import pickle
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from enginehouse.modelserver.adapters.base import Call, merge_key, named_columns
+from enginehouse.modelserver.adapters.base import Adapter, Call, merge_key, named_columns
 from enginehouse.modelserver.adapters.tensors import TensorSpec
 from enginehouse.modelserver.codecs import Array, decode_b64
 from enginehouse.modelserver.errors import ModelLoadError, PredictionError, describe
 from enginehouse.modelserver.explain.metadata import Metadata
-from enginehouse.modelserver.explain.target import Target, as_scores
+from enginehouse.modelserver.explain.target import Explainable, Target, as_scores
 
 SIGNATURE = "predict"
 PICKLED_FILES = ("model.joblib", "model.pkl", "model.skops")
@@ -81,6 +82,68 @@ def prepare_table(request: Mapping[str, Any], feature_names: Sequence[str] | Non
         instances = [list(row) for row in zip(*columns, strict=True)]
     array = to_array(instances)
     return Call(SIGNATURE, (array,), len(array), merge_key(SIGNATURE, (array,)))
+
+
+OUTPUTS = {
+    "predict_proba": "probabilities",
+    "decision_function": "scores",
+    "margin": "margin",
+    "predict": "predictions",
+}
+"""What is explained, by the way to get it."""
+
+
+class TableAdapter(Adapter, Explainable):
+    """What models of one table have in common.
+
+    Args:
+        library: name and version, for messages.
+        n_features: columns of the table; None where the model does not say.
+        feature_names: what they are called; None where they have no names.
+        explained: one of OUTPUTS, which `score` gives.
+        labels: of a classifier, in the order of its scores.
+    """
+
+    def __init__(
+        self,
+        library: str,
+        n_features: int | None,
+        feature_names: list[str] | None,
+        explained: str,
+        labels: Sequence[str],
+    ) -> None:
+        self._library = library
+        self._n_features = n_features
+        self._feature_names = feature_names
+        self._explained = explained
+        self._labels = labels
+
+    @abstractmethod
+    def score(self, table: Array) -> Any:
+        """The output that is explained, (n_rows,) or (n_rows, n_labels); may raise anything."""
+
+    def prepare_rows(self, table: Array, signature_name: str, *, named: bool) -> Call | None:
+        if signature_name or table.shape[1] != self._n_features:
+            return None
+        return Call(SIGNATURE, (table,), len(table), None)
+
+    def input_names(self, signature_name: str) -> list[str] | None:
+        return self._feature_names
+
+    def signature_name(self, asked: Any) -> str:
+        return SIGNATURE
+
+    def target(self, signature: str, metadata: Metadata, *, gradients: bool) -> Target:
+        if gradients:
+            raise PredictionError(f"Explanation failed: {self._library} gives no gradients; use sampled Shapley.")
+        return TableTarget(
+            metadata,
+            self.prepare,
+            self.score,
+            OUTPUTS[self._explained],
+            label_names=self._labels,
+            feature_names=self._feature_names or (),
+        )
 
 
 class TableTarget(Target):

@@ -4,7 +4,6 @@ scikit-learn style estimator."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,14 @@ import numpy as np
 import xgboost
 
 from enginehouse.modelserver.adapters.boosters import BoosterAdapter
-from enginehouse.modelserver.adapters.tables import SIGNATURE, TableTarget, load_pickled, type_name
+from enginehouse.modelserver.adapters.tables import load_pickled, type_name
 from enginehouse.modelserver.codecs import Array
-from enginehouse.modelserver.errors import ModelLoadError, PredictionError, describe
-from enginehouse.modelserver.explain.metadata import Metadata
-from enginehouse.modelserver.explain.target import Explainable, Target
+from enginehouse.modelserver.errors import ModelLoadError, describe
 
 _BOOSTER_FILES = ("model.bst", "model.json", "model.ubj")
 
 
-class XgboostAdapter(BoosterAdapter, Explainable):
+class XgboostAdapter(BoosterAdapter):
     """A model in this process.
 
     Boosters answer by `inplace_predict`, a third quicker than through a DMatrix. One thread per call: a served batch
@@ -33,7 +30,14 @@ class XgboostAdapter(BoosterAdapter, Explainable):
         self._is_booster = isinstance(model, xgboost.Booster)
         self._booster = booster = model if self._is_booster else model.get_booster()
         names = booster.feature_names
-        super().__init__(f"xgboost {xgboost.__version__}", booster.num_features(), list(names) if names else None)
+        explained, labels = self._what_to_explain()
+        super().__init__(
+            f"xgboost {xgboost.__version__}",
+            booster.num_features(),
+            list(names) if names else None,
+            explained,
+            labels,
+        )
         if self._is_booster:
             model.set_param({"nthread": 1})
         else:
@@ -63,24 +67,17 @@ class XgboostAdapter(BoosterAdapter, Explainable):
                 f"{describe(error)}"
             ) from error
 
-    def signature_name(self, asked: Any) -> str:
-        return SIGNATURE
-
-    def target(self, signature: str, metadata: Metadata, *, gradients: bool) -> Target:
-        if gradients:
-            raise PredictionError("Explanation failed: XGBoost gives no gradients; use sampled Shapley.")
-        name, score, labels = self._score()
-        names = self._feature_names or ()
-        return TableTarget(metadata, self.prepare, score, name, label_names=labels, feature_names=names)
-
-    def _score(self) -> tuple[str, Callable[[Array], Any], list[str]]:
-        """The output that is explained, how to get it, and the names of its labels."""
+    def _what_to_explain(self) -> tuple[str, list[str]]:
         if not self._is_booster and hasattr(self._model, "predict_proba"):
-            return "probabilities", self._model.predict_proba, [str(label) for label in self._model.classes_]
-        config = json.loads(self._booster.save_config())
-        if config["learner"]["objective"]["name"] == "multi:softmax":  # it would give the number of a class
-            return "margin", lambda table: self._booster.inplace_predict(table, predict_type="margin"), []
-        return "predictions", self.predict, []
+            return "predict_proba", [str(label) for label in self._model.classes_]
+        objective = json.loads(self._booster.save_config())["learner"]["objective"]["name"]
+        # Its prediction would be the number of a class.
+        return ("margin" if objective == "multi:softmax" else "predict"), []
+
+    def score(self, table: Array) -> Any:
+        if self._explained == "margin":
+            return self._booster.inplace_predict(table, predict_type="margin")
+        return self._model.predict_proba(table) if self._explained == "predict_proba" else self.predict(table)
 
     def predict(self, table: Array) -> Array:
         if self._is_booster:

@@ -264,20 +264,23 @@ class SklearnModel(object):
             "version": sklearn.__version__,
             "features": self._names,
             "n_features": n_features(self._model),
+            "explained": explained_by(self._model),
+            "labels": labels_of(self._model),
         }
 
     def call(self, name, arrays):
+        how, _, method = name.rpartition(" ")
         table = arrays[0]
         if isinstance(table, list):
             import numpy as np
 
             # Rows of cells of several types; an instance that is no list is a row's only cell, such as a text.
             table = np.array(table, dtype=object)
-        if name == "frame":
+        if how == "frame":
             import pandas
 
             table = pandas.DataFrame(table, columns=self._names).infer_objects()
-        return [as_array(self._model.predict(table))]
+        return [as_array(getattr(self._model, str(method))(table))]
 
 
 class XgboostModel(object):
@@ -320,7 +323,12 @@ class XgboostModel(object):
             "version": xgboost.__version__,
             "features": None if names is None else [TEXT(name) for name in names],
             "n_features": self._count_features(),
+            "explained": explained_by(self._model),
+            "labels": labels_of(self._model),
         }
+        # The prediction would be the number of a class; the raw model names its objective in all formats.
+        if self._is_booster and b"multi:softmax" in bytes(self._booster.save_raw()):
+            self.facts["explained"] = "margin"
 
     def _count_features(self):
         if self._booster.feature_names is not None:
@@ -332,14 +340,14 @@ class XgboostModel(object):
         start = 4 if raw[:4] == b"binf" else 0
         return struct.unpack_from("<fI", raw, start)[1]
 
-    def call(self, _name, arrays):
+    def call(self, name, arrays):
         import numpy as np
 
         table = np.asarray(arrays[0], dtype=np.float32)
         if not self._is_booster:
-            return [as_array(self._model.predict(table))]
+            return [as_array(getattr(self._model, str(name))(table))]
         matrix = self._xgboost.DMatrix(table, feature_names=self._booster.feature_names, nthread=1)
-        return [as_array(self._booster.predict(matrix))]
+        return [as_array(self._booster.predict(matrix, output_margin=name == "margin"))]
 
 
 class CustomModel(object):
@@ -449,6 +457,18 @@ def first_steps(model):
             inner = inner[0][1]
         return first_steps(inner)
     return [model]
+
+
+def explained_by(model):
+    """The method whose values are explained."""
+    return next(name for name in ("predict_proba", "decision_function", "predict") if hasattr(model, name))
+
+
+def labels_of(model):
+    """The classes whose probabilities `predict_proba` gives."""
+    if explained_by(model) != "predict_proba":
+        return []
+    return [TEXT(encoded(label)) for label in getattr(model, "classes_", ())]
 
 
 def type_name(value):
