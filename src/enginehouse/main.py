@@ -66,6 +66,7 @@ from enginehouse.jobs.reconciler import JobReconciler
 from enginehouse.jobs.service import JobService
 from enginehouse.jobs.validate import Validator
 from enginehouse.metadata.store import SqlMetadataStore
+from enginehouse.registry.containers import Containers
 from enginehouse.registry.deployer import Deployer
 from enginehouse.registry.directory import StoredVersions
 from enginehouse.registry.messages import SCHEMA
@@ -235,10 +236,9 @@ class Composition:
         self._catalogue = Catalogue.load(uv=uv)
         self._runtimes = RuntimeCache(settings.runtimes_dir, uv)
         self._warm = WarmPool(warm_limits(settings)) if settings.warm_pool else None
+        self._containers = ContainerEngines(settings.container_engine)
         self._backend = LocalBackend(
-            containers=ContainerEngines(settings.container_engine),
-            pool=self._warm,
-            ended=lambda: self._reconciler.look(),
+            containers=self._containers, pool=self._warm, ended=lambda: self._reconciler.look()
         )
         self._reconciler = JobReconciler(
             self._store,
@@ -255,13 +255,15 @@ class Composition:
         self._tuner = TuningReconciler(
             self._store, self._storage, self._policy, settings, clock, wake_jobs=self._reconciler.wake
         )
-        directory = StoredVersions(self._store, self._catalogue, self._runtimes, settings.versions_dir)
+        containers = Containers(self._containers.find)
+        directory = StoredVersions(self._store, self._catalogue, self._runtimes, settings.versions_dir, containers)
         directory.forget = self._forget
         self._models = RegisteredModels(directory, self._storage, settings.versions_dir)
         limits = Limits(
             predict_timeout_s=settings.predict_timeout_s,
             load_timeout_s=settings.version_create_timeout_s,
             idle_s=settings.server_idle_s,
+            grace_s=settings.cancel_grace_s,
             memory_bytes=budget_bytes(settings.serving_memory),
         )
         self._pool = ServerPool(settings.server_logs_dir, limits, memory_bytes=limits.memory_bytes)
@@ -330,6 +332,7 @@ class Composition:
             forget=self._forget,
             retire=self._deployer.retire,
             rescale=self._deployer.rescale,
+            find_container_engine=self._containers.find,
         )
         max_bytes = settings.max_body_bytes
         return [

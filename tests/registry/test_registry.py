@@ -15,6 +15,7 @@ from enginehouse.core.errors import AlreadyExists, EngineError, FailedPreconditi
 from enginehouse.core.names import ModelName, OperationName, VersionName
 from enginehouse.core.settings import load_settings
 from enginehouse.metadata.store import SqlMetadataStore
+from enginehouse.registry.containers import Containers
 from enginehouse.registry.deployer import Deployer
 from enginehouse.registry.directory import StoredVersions
 from enginehouse.registry.messages import SCHEMA
@@ -60,6 +61,7 @@ class World:
         self.store = SqlMetadataStore.open_sqlite(self.settings.metadata_path, self.clock)
         self.storage = LocalObjectStore(self.settings.objects_dir, self.clock)
         self.servers = FakeServers()
+        self.container_engine = ""
         self.forgotten: list[tuple[str, str]] = []
         self.catalogue = Catalogue.load()
         self.loop = asyncio.new_event_loop()
@@ -73,7 +75,8 @@ class World:
     def new_engine(self) -> Deployer:
         environment = SimpleNamespace(python=Path(sys.executable))
         runtimes: Any = SimpleNamespace(ready=lambda _resolution: environment, ensure=lambda *_args: environment)
-        self.directory = StoredVersions(self.store, self.catalogue, runtimes, self.settings.versions_dir)
+        containers = Containers(self.find_container_engine)
+        self.directory = StoredVersions(self.store, self.catalogue, runtimes, self.settings.versions_dir, containers)
         deployer = Deployer(
             self.store,
             self.storage,
@@ -93,10 +96,16 @@ class World:
             forget=lambda project, model: self.forgotten.append((project, model)),
             retire=deployer.retire,
             rescale=deployer.rescale,
+            find_container_engine=self.find_container_engine,
         )
         deployer.start(self.loop)
         self.deployer = deployer
         return deployer
+
+    def find_container_engine(self) -> str:
+        if not self.container_engine:
+            raise FailedPrecondition("A custom container needs podman or docker.")
+        return self.container_engine
 
     def put(self, name: str, data: bytes) -> None:
         with self.storage.writer("bucket", name) as writer:
@@ -116,6 +125,7 @@ class World:
 
     def close(self) -> None:
         self.deployer.stop()
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self.loop).result()  # what was handed over is done first
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._loop_thread.join()
         self.loop.close()

@@ -79,6 +79,8 @@ def run(backend: LocalBackend, directory: Path, spec: ReplicaSpec) -> Outcome:
         ((), ("--a", "b c"), "gs://b/j", ["--a", "b c", "--job-dir", "gs://b/j"]),
         (python(PRINT), (), None, []),
         (python(PRINT), ("--a",), "gs://b/j", ["--a", "--job-dir", "gs://b/j"]),
+        (python(PRINT), ("$(TF_CONFIG)", "$$(TF_CONFIG) $(NO)"), None, ["{}", "$(TF_CONFIG) $(NO)"]),
+        (python(PRINT.replace("sys.argv[1:]", "'$(TF_CONFIG)'")), (), None, "{}"),
     ],
 )
 def test_command_and_arguments_follow_kubernetes(
@@ -88,11 +90,11 @@ def test_command_and_arguments_follow_kubernetes(
     command: tuple[str, ...],
     args: tuple[str, ...],
     job_dir: str | None,
-    expected: list[str],
+    expected: list[str] | str,
 ) -> None:
     outcome = run(backend, directory, make_spec(podman, "trainer", *command, args=args, job_dir=job_dir))
     assert outcome.succeeded, messages(directory)
-    arguments, variables = json.loads(next(line for line in messages(directory) if line.startswith("[[")))
+    arguments, variables = json.loads(next(line for line in messages(directory) if line.startswith("[")))
     assert arguments == expected
     assert set(variables) - {"LC_CTYPE"} == {"TF_CONFIG", "SECRET", "PATH", "ENGINEHOUSE_REPLICA"}
     assert podman.containers() == []

@@ -17,8 +17,8 @@ from enginehouse.cli.invocation import Invocation
 from enginehouse.cli.tree import root
 from enginehouse.core.names import ObjectUri, VersionName
 from enginehouse.sdk.client import Client, connect
+from enginehouse.serving.child import put_aside
 from enginehouse.serving.logs import PredictionLogs
-from enginehouse.serving.process import put_aside
 from enginehouse.serving.types import ServedVersion
 from enginehouse.telemetry.segments import LogRecord, SegmentStream
 from enginehouse.telemetry.served import ACCESS, CONSOLE, version_log_path

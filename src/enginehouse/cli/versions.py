@@ -42,6 +42,14 @@ def _method(text: str) -> str:
     return text
 
 
+def _ports(text: str) -> list[dict[str, int]]:
+    return [{"containerPort": int(part)} for part in comma_list(text)]
+
+
+def _variables(text: str) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in mapping(text).items()]
+
+
 VERSION_FLAGS: tuple[BodyFlag, ...] = (
     BodyFlag("--runtime-version", "runtimeVersion", "Runtime to serve in; `mle runtimes list` has them."),
     BodyFlag("--python-version", "pythonVersion", "Python of the runtime (default: the runtime's first)."),
@@ -53,6 +61,16 @@ VERSION_FLAGS: tuple[BodyFlag, ...] = (
     BodyFlag("--package-uris", "packageUris", "Packages with the model's own code.", comma_list, "GS_URI,..."),
     BodyFlag("--prediction-class", "predictionClass", "Class in a package that answers predictions."),
     BodyFlag("--service-account", "serviceAccount", "Account that the model's code acts as."),
+)
+
+CONTAINER_FLAGS: tuple[BodyFlag, ...] = (
+    BodyFlag("--image", "container.image", "Container image that answers, in place of a runtime."),
+    BodyFlag("--command", "container.command", "In place of the image's ENTRYPOINT.", comma_list, "COMMAND,..."),
+    BodyFlag("--args", "container.args", "In place of the image's CMD.", comma_list, "ARG,..."),
+    BodyFlag("--ports", "container.ports", "Port that the container listens on (default: 8080).", _ports, "PORT"),
+    BodyFlag("--env-vars", "container.env", "Variables of the container.", _variables, "NAME=VALUE,..."),
+    BodyFlag("--predict-route", "routes.predict", "Path in the container that predictions are sent to."),
+    BodyFlag("--health-route", "routes.health", "Path in the container that answers 200 when it is ready."),
 )
 
 EXPLANATION_FLAGS: tuple[BodyFlag, ...] = (
@@ -77,6 +95,7 @@ def versions() -> None:
         mle versions create v2 --model iris --origin ./model/ --staging-bucket iris --runtime-version scikit-learn-1.9
         mle versions create v3 --model iris --config config.yaml --async
         mle versions create v4 --model iris --origin gs://iris/m --runtime-version 2.21 --explanation-method xrai
+        mle versions create v5 --model iris --image gcr.io/p/server:1 --predict-route /predict --health-route /health
     """
 )
 @click.argument("version")
@@ -85,7 +104,7 @@ def versions() -> None:
 @click.option("--staging-bucket", metavar="BUCKET", help="Where a local --origin is uploaded to.")
 @click.option("--config", metavar="FILE", help="yaml of a Version; flags override it.")
 @click.option("--async", "asynchronous", is_flag=True, help="Return at once, without waiting for the version.")
-@flags((*VERSION_FLAGS, *EXPLANATION_FLAGS))
+@flags((*VERSION_FLAGS, *CONTAINER_FLAGS, *EXPLANATION_FLAGS))
 @pass_invocation
 def create(
     invocation: Invocation,
@@ -102,7 +121,7 @@ def create(
 
     check_resource_id(version, kind="version", field="version.name")
     model_id = resource_id(invocation, model)
-    body = build(load_config(config), VERSION_FLAGS, given)
+    body = build(load_config(config), (*VERSION_FLAGS, *CONTAINER_FLAGS), given)
     body["name"] = version
     add_explanation(invocation, body, given)
     client = invocation.client()

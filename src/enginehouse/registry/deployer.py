@@ -23,6 +23,8 @@ from enginehouse.metadata.records import NewEvent, OperationRecord, VersionRecor
 from enginehouse.registry.artifacts import directory_prefix
 from enginehouse.registry.directory import OVERLAY_LINK, StoredVersions
 from enginehouse.registry.messages import SCHEMA, response_of, version_message
+from enginehouse.replica.container import bring_image
+from enginehouse.replica.environment import EnvironmentFailedError
 from enginehouse.runtimes.cache import Environment, RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue
 from enginehouse.runtimes.errors import RuntimesError
@@ -179,23 +181,45 @@ class Deployer:
         partial = self._versions_dir / f".{version.uid}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
+        if "deploymentUri" not in version.request:  # of a container, whose files are in its image
+            partial.rename(target)
+            return
         uri = ObjectUri.parse(version.request["deploymentUri"])
         # Copies, no links: what a model does to its files must not reach the bucket.
         if not self._storage.export(uri.bucket, directory_prefix(uri), partial, link=False):
             raise FailedPrecondition(f"The files below {uri} are gone.", field="version.deployment_uri")
+        if "container" in version.request:
+            for path in [partial, *partial.rglob("*")]:
+                path.chmod(0o755 if path.is_dir() else 0o644)  # for the container's user, whoever that is
         partial.rename(target)
 
     def _load_and_test(self, version: VersionRecord) -> DeployReport:
         assert self._loop is not None
+        served = self._bring_image(version) if "container" in version.request else self._prepare_runtime(version)
+        future = asyncio.run_coroutine_threadsafe(self._pool.deploy(served), self._loop)
+        return future.result()
+
+    def _bring_image(self, version: VersionRecord) -> ServedVersion:
+        served = self._directory.served(version)
+        assert served.container is not None
+        try:
+            bring_image(
+                served.container.engine(),
+                served.container.image,
+                lambda line: _log.info("%s: %s", version.name, line),
+            )
+        except EnvironmentFailedError as error:
+            raise FailedPrecondition(str(error), field="version.container.image") from None
+        return served
+
+    def _prepare_runtime(self, version: VersionRecord) -> ServedVersion:
         resolution = self._directory.resolution(version)
         try:
             environment = self._runtimes.ensure(resolution, lambda line: _log.info("%s: %s", version.name, line))
         except RuntimesError as error:
             raise FailedPrecondition(f"The runtime {resolution.runtime.name} can't be built: {error}") from None
         self._install_packages(version, environment)
-        served = self._directory.served(version)
-        future = asyncio.run_coroutine_threadsafe(self._pool.deploy(served), self._loop)
-        return future.result()
+        return self._directory.served(version)
 
     def _packages(self, version: VersionRecord) -> list[Path]:
         """Where the copies of the version's packages lie, in their order."""

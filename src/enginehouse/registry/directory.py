@@ -15,6 +15,7 @@ from enginehouse.core.names import ModelName, VersionName
 from enginehouse.metadata.base import MetadataStore
 from enginehouse.metadata.records import VersionRecord
 from enginehouse.modelserver import CUSTOM, is_old
+from enginehouse.registry.containers import Containers
 from enginehouse.registry.messages import TRAFFIC
 from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue, Resolution
@@ -35,12 +36,18 @@ class StoredVersions:
     """
 
     def __init__(
-        self, store: MetadataStore, catalogue: Catalogue, runtimes: RuntimeCache, versions_dir: Path
+        self,
+        store: MetadataStore,
+        catalogue: Catalogue,
+        runtimes: RuntimeCache,
+        versions_dir: Path,
+        containers: Containers,
     ) -> None:
         self._store = store
         self._catalogue = catalogue
         self._runtimes = runtimes
         self._versions_dir = versions_dir
+        self._containers = containers
         self.forget: Callable[[str, str], None] = lambda project, model_id: None
 
     def resolve(self, project: str, model_id: str, version_id: str | None) -> ServedVersion:
@@ -102,6 +109,27 @@ class StoredVersions:
 
     def served(self, version: VersionRecord) -> ServedVersion:
         """What a model server needs to know of `version`, whatever its state."""
+        container = self._containers.served(version)
+        python, is_on_old_python = self._interpreter(version) if container is None else (Path(), False)
+        model = self._store.get_model(version.name.model).request
+        return ServedVersion(
+            name=version.name,
+            uid=version.uid,
+            directory=self._versions_dir / version.uid,
+            framework=adapter_name(version),
+            python=python,
+            site_dirs=self._site_dirs(version),
+            sample=_sample(version),
+            logs_access=model.get("onlinePredictionLogging", False),
+            logs_console=model.get("onlinePredictionConsoleLogging", False),
+            explanation=json.dumps(config) if (config := version.request.get("explanationConfig")) else "",
+            in_worker=is_on_old_python,
+            scaling=Scaling.of(version.request),
+            container=container,
+        )
+
+    def _interpreter(self, version: VersionRecord) -> tuple[Path, bool]:
+        """The interpreter of the version's runtime, and whether it is too old for a model server."""
         resolution = self.resolution(version)
         environment = self._runtimes.ready(resolution)
         if environment is None:
@@ -109,21 +137,7 @@ class StoredVersions:
                 f"The runtime {resolution.runtime.name} is not built any more. Build it with: "
                 f"mle runtimes build {resolution.runtime.name}"
             )
-        model = self._store.get_model(version.name.model).request
-        return ServedVersion(
-            name=version.name,
-            uid=version.uid,
-            directory=self._versions_dir / version.uid,
-            framework=adapter_name(version),
-            python=environment.python,
-            site_dirs=self._site_dirs(version),
-            sample=_sample(version),
-            logs_access=model.get("onlinePredictionLogging", False),
-            logs_console=model.get("onlinePredictionConsoleLogging", False),
-            explanation=json.dumps(config) if (config := version.request.get("explanationConfig")) else "",
-            in_worker=is_old(resolution.python_version),
-            scaling=Scaling.of(version.request),
-        )
+        return environment.python, is_old(resolution.python_version)
 
     def packages_dir(self, version: VersionRecord) -> Path:
         """Where the version's own packages lie, copied as its files are."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from enginehouse.core.errors import FailedPrecondition
 from enginehouse.core.names import ObjectUri
 from enginehouse.jobs.prediction import FIELD, FoundModel
 from enginehouse.registry.artifacts import detect_framework, list_artifacts
@@ -28,6 +29,10 @@ class RegisteredModels:
     def version(self, project: str, model_id: str, version_id: str | None) -> FoundModel:
         """See `Models.version`."""
         version = self._directory.ready(project, model_id, version_id)
+        if "container" in version.request:
+            raise FailedPrecondition(
+                "A version with a custom container answers online predictions only.", field=FIELD
+            )
         return FoundModel(
             name=str(version.name),
             framework=adapter_name(version),

@@ -22,6 +22,7 @@ from enginehouse.metadata.base import MetadataStore
 from enginehouse.metadata.paging import filtered_page
 from enginehouse.metadata.records import ModelRecord, NewEvent, OperationRecord, VersionRecord
 from enginehouse.registry.artifacts import detect_framework, list_artifacts
+from enginehouse.registry.containers import check_container, with_defaults
 from enginehouse.registry.explanations import check_explanation
 from enginehouse.registry.messages import model_message, operation_message, response_of, version_message
 from enginehouse.runtimes.catalogue import Catalogue
@@ -48,9 +49,6 @@ _VERSION_MASK = {"description", "labels", "etag", "request_logging_config"} | {
     *("auto_scaling", "auto_scaling.min_nodes", "auto_scaling.max_nodes", "auto_scaling.metrics"),
     *("manual_scaling", "manual_scaling.nodes"),
 }
-_UNSUPPORTED = {
-    "container": "Custom containers are not available in this release.",
-}
 
 
 class RegistryService:
@@ -61,6 +59,7 @@ class RegistryService:
         forget: called with (project, model_id) whenever what serves under that name may have changed.
         retire: called with the uid of a version that is gone.
         rescale: called with a version that asks for another number of nodes now.
+        find_container_engine: as of `ContainerEngines.find`.
     """
 
     def __init__(
@@ -74,6 +73,7 @@ class RegistryService:
         forget: Callable[[str, str], None],
         retire: Callable[[str], None],
         rescale: Callable[[VersionRecord], None] = lambda version: None,
+        find_container_engine: Callable[[], str],
     ) -> None:
         self._store = store
         self._storage = storage
@@ -83,6 +83,7 @@ class RegistryService:
         self._forget = forget
         self._retire = retire
         self._rescale = rescale
+        self._find_container_engine = find_container_engine
 
     # --- models ---
 
@@ -178,12 +179,12 @@ class RegistryService:
         name = VersionName(model.project, model.model_id, version.name)
         names.check_resource_id(version.name, kind="version", field="version.name")
         names.check_labels(version.labels, field="version.labels")
-        for field, text in _UNSUPPORTED.items():
-            if getattr(version, field):
-                raise InvalidArgument(text, field=f"version.{field}")
         self._store.get_model(model)
+        check_container(version, self._find_container_engine)
+        with_defaults(version, name)
         framework = self._check_artifacts(version)
-        self._check_runtime(version, framework)
+        if version.container is None:
+            self._check_runtime(version, framework)
         check_explanation(version.explanation_config, framework)
         now_ns = self._clock.time_ns()
         request = to_builtins(_as_requested(version))
@@ -222,6 +223,8 @@ class RegistryService:
                 return None
 
     def _check_artifacts(self, version: Version) -> str:
+        if version.container is not None and not version.deployment_uri:
+            return ""
         if not version.deployment_uri:
             raise InvalidArgument(
                 "The field is required: the gs:// directory of the model.", field="version.deployment_uri"
@@ -230,6 +233,8 @@ class RegistryService:
         artifacts = list_artifacts(self._storage, uri)
         for package in version.package_uris:
             self._require_package(package)
+        if version.container is not None:
+            return ""
         if not version.prediction_class:
             return detect_framework(uri, artifacts, version.framework)
         if version.framework != "FRAMEWORK_UNSPECIFIED":
@@ -454,6 +459,8 @@ def _as_requested(version: Version) -> Version:
         manual_scaling=version.manual_scaling,
         framework=version.framework,
         prediction_class=version.prediction_class,
+        container=version.container,
+        routes=version.routes,
         package_uris=version.package_uris,
         service_account=version.service_account,
         accelerator_config=version.accelerator_config,

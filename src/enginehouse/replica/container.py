@@ -5,7 +5,7 @@ the engine stays below the runner and hands signals on; the container itself may
 monitor's, a daemon's), so it is found by its name, which is made of the replica's directory.
 
 Standard library only. The rules for command and arguments are Kubernetes': a command takes the place of ENTRYPOINT
-and CMD, arguments that of CMD.
+and CMD, arguments that of CMD, and both may refer to variables as `$(NAME)`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from enginehouse.core.expansion import expand
 from enginehouse.core.files import read_json
 from enginehouse.replica.environment import EnvironmentFailedError, Prepared
 from enginehouse.replica.spec import MARKER, SPEC_FILE, ContainerSpec, Mount, ReplicaSpec
@@ -49,14 +50,7 @@ class Container:
         Raises:
             EnvironmentFailedError: there is no such image, in the words of the engine.
         """
-        image = self._container.image
-        if self._ask("image", "inspect", image).returncode != 0:
-            log(f"Pulling the image: {image}")
-            pulled = self._ask("pull", image, limit_s=_PULL_LIMIT_S)
-            if pulled.returncode != 0:
-                raise EnvironmentFailedError(
-                    f"The image {image} is not on this machine and could not be pulled: {_last_line(pulled.stderr)}"
-                )
+        bring_image(self._container.engine, self._container.image, log)
         self._directory.chmod(0o700)  # what is copied here is for the container's users, whoever they are
         return Prepared(
             Path(),
@@ -76,7 +70,7 @@ class Container:
 
     def remove(self) -> None:
         """Kill it and remove it; fine if it is not there."""
-        _remove(self._container.engine, self._name)
+        remove(self._container.engine, self._name)
 
     def _command(self) -> list[str]:
         spec, container = self._spec, self._container
@@ -92,21 +86,23 @@ class Container:
         if spec.environment.get("CUDA_VISIBLE_DEVICES"):
             is_podman = "podman" in Path(container.engine).name
             command += ["--device", "nvidia.com/gpu=all"] if is_podman else ["--gpus", "all"]
-        if container.command:
-            command += ["--entrypoint", container.command[0]]
-        return [*command, container.image, *container.command[1:], *self._arguments()]
+        own = [expand(each, spec.environment) for each in container.command]
+        if own:
+            command += ["--entrypoint", own[0]]
+        return [*command, container.image, *own[1:], *self._arguments()]
 
     def _arguments(self) -> list[str]:
         """What follows the image; its own CMD stays where nobody said anything else but the job-dir."""
         spec, container = self._spec, self._container
+        arguments = [expand(each, spec.environment) for each in spec.arguments]
         if spec.job_dir is None or spec.args or container.command:
-            return list(spec.arguments)
+            return arguments
         asked = self._ask("image", "inspect", "--format", "{{json .Config.Cmd}}", container.image)
         try:
             own = json.loads(asked.stdout) or []
         except ValueError:
             own = []
-        return [*map(str, own), *spec.arguments]
+        return [*map(str, own), *arguments]
 
     def _source(self, mount: Mount) -> Path:
         """What is mounted; the container's users, whoever they are, may write where it is to be written."""
@@ -135,10 +131,27 @@ def discard(directory: Path) -> None:
     """Kill and remove the container that a replica has left behind, if its spec tells of one."""
     container = (read_json(directory / SPEC_FILE) or {}).get("container")
     if container:
-        _remove(container["engine"], container_name(directory))
+        remove(container["engine"], container_name(directory))
 
 
-def _remove(engine: str, name: str) -> None:
+def bring_image(engine: str, image: str, log: Callable[[str], None]) -> None:
+    """Pull an image, if it is not on this machine under that name.
+
+    Raises:
+        EnvironmentFailedError: there is no such image, in the words of the engine.
+    """
+    if _ask(engine, "image", "inspect", image, limit_s=_ASK_LIMIT_S).returncode == 0:
+        return
+    log(f"Pulling the image: {image}")
+    pulled = _ask(engine, "pull", image, limit_s=_PULL_LIMIT_S)
+    if pulled.returncode != 0:
+        raise EnvironmentFailedError(
+            f"The image {image} is not on this machine and could not be pulled: {_last_line(pulled.stderr)}"
+        )
+
+
+def remove(engine: str, name: str) -> None:
+    """Kill a container and remove it; fine if it is not there."""
     # Without the first, podman would be patient with what does not listen.
     for arguments in (("kill", name), ("rm", "--force", name)):
         _ask(engine, *arguments, limit_s=_ASK_LIMIT_S)

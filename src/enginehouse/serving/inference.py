@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from enginehouse.core.errors import EngineError, InvalidArgument, error_of
+from enginehouse.core.errors import Internal, InvalidArgument, error_of
 from enginehouse.serving.open_inference import to_instances, to_tensors
 from enginehouse.serving.pool import ServerPool
 from enginehouse.serving.router import PredictApp
@@ -92,12 +92,15 @@ class Inference:
 
 
 def _predictions(answer: Answer) -> list[Any]:
-    told = orjson.loads(answer.body)
-    if "error" not in told:
-        return list(told["predictions"])
-    error = told["error"]
-    raise _error(error) if isinstance(error, dict) else InvalidArgument(str(error))
-
-
-def _error(error: Mapping[str, Any]) -> EngineError:
-    return error_of(str(error.get("status")), str(error.get("message")))
+    try:
+        told = orjson.loads(answer.body)
+    except ValueError:
+        told = None
+    match told:
+        case {"error": {"status": status, "message": message}}:
+            raise error_of(str(status), str(message))
+        case {"error": error}:
+            raise InvalidArgument(str(error))
+        case {"predictions": [*predictions]}:
+            return predictions
+    raise Internal(f"The version's container answered with {answer.status} and without a list of predictions.")

@@ -19,6 +19,8 @@ class Limits:
         max_wait_s: a request that would wait for its turn longer than that, as far as the model server can tell, is
             refused, too.
         memory_bytes: of a process; allocating more fails. 0 for no bound.
+        grace_s: between the SIGTERM and the SIGKILL of a container.
+        health_every_s: between looks at the health of a container.
         down_after_s: a node that was not needed for so long is stopped, if it is not the last (`idle_s` is for that).
     """
 
@@ -31,6 +33,8 @@ class Limits:
     max_wait_s: float = 10.0
     memory_bytes: int = 0
     down_after_s: float = 60.0
+    grace_s: float = 10.0
+    health_every_s: float = 10.0
 
 
 DEFAULT_LIMITS = Limits()

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 from enginehouse.core.background import Background
 from enginehouse.core.clock import Clock
 from enginehouse.core.units import format_duration
-from enginehouse.serving.process import put_aside
+from enginehouse.serving.child import put_aside
 from enginehouse.serving.types import ServedVersion
 from enginehouse.telemetry.segments import LogWriter
 from enginehouse.telemetry.served import ACCESS, CONSOLE, version_log_path

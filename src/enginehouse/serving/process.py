@@ -11,19 +11,19 @@ import contextlib
 import math
 import os
 import resource
-import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import IO, cast
+from typing import cast
 
 import orjson
 
 from enginehouse import modelserver
 from enginehouse.modelserver.frames import CONTROL_ID, HEADER, PREDICT, FrameReader
 from enginehouse.modelserver.journal import Journal
+from enginehouse.serving.child import Child, describe_exit, open_log
 from enginehouse.serving.lending import Lender
 from enginehouse.serving.limits import Limits
 from enginehouse.serving.types import Answer, DeployReport, ModelLoadError, ServedVersion
@@ -32,9 +32,6 @@ _MAIN = Path(modelserver.__file__).with_name("__main__.py")
 _LINGER_S = 1.0
 """How long a dead server's socket may stay open (a child of the model may hold it) before it is closed from here."""
 _LARGE_BODY_BYTES = 64 * 1024
-_LOG_LIMIT_BYTES = 8 * 1024 * 1024
-_LOG_TAIL_BYTES = 16 * 1024
-_LOG_TAIL_LINES = 8
 
 _PASSED_ON = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
 _PASSED_ON_PREFIXES = ("LC_", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "TF_", "XLA_", "CUDA_", "NVIDIA_", "MALLOC_")
@@ -48,17 +45,6 @@ class ServerGone(Exception):
         self.returncode = returncode
 
 
-def describe_exit(returncode: int | None) -> str:
-    """`was killed by SIGSEGV`, `exited with code 3`."""
-    if returncode is None:
-        return "closed its connection"
-    if returncode < 0:
-        with contextlib.suppress(ValueError):
-            return f"was killed by {signal.Signals(-returncode).name}"
-        return f"was killed by signal {-returncode}"
-    return f"exited with code {returncode}"
-
-
 class ModelProcess(asyncio.Protocol):
     """A running model server, and the engine's end of its socket.
 
@@ -66,13 +52,10 @@ class ModelProcess(asyncio.Protocol):
     it.
     """
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], log_path: Path, log_start_bytes: int, lender: Lender
-    ) -> None:
+    def __init__(self, child: Child, lender: Lender) -> None:
         self._loop = asyncio.get_running_loop()
-        self._process = process
-        self._log_path = log_path
-        self._log_start_bytes = log_start_bytes
+        self._child = child
+        self._child.exited.add_done_callback(self._ended)
         self._lender = lender
         self._lends = False
         self._timeout_s = math.inf
@@ -81,12 +64,9 @@ class ModelProcess(asyncio.Protocol):
         self._pending: dict[int, asyncio.Future[Answer]] = {}
         self._last_id = CONTROL_ID
         self._control: asyncio.Future[Answer] = self._loop.create_future()
-        self._exited: asyncio.Future[int] = self._loop.create_future()
         self.closed = False
         self.heard_at = self._loop.time()
         """Loop time of the last bytes from the server."""
-        self._pidfd = os.pidfd_open(process.pid)
-        self._loop.add_reader(self._pidfd, self._reap)
 
     @classmethod
     async def start(cls, version: ServedVersion, log_path: Path, limits: Limits) -> ModelProcess:
@@ -99,7 +79,7 @@ class ModelProcess(asyncio.Protocol):
         our_channel, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         journal_fd = Journal.make()
         try:
-            with _open_log(log_path) as log:
+            with open_log(log_path) as log:
                 log_start_bytes = log.tell()
                 # Blocking, but for a millisecond; and it must be this thread, with which the child dies.
                 process = subprocess.Popen(  # noqa: ASYNC220
@@ -125,7 +105,7 @@ class ModelProcess(asyncio.Protocol):
         finally:
             theirs.close()
             channel.close()
-        self = cls(process, log_path, log_start_bytes, Lender(our_channel, journal_fd))
+        self = cls(Child(process, log_path, log_start_bytes), Lender(our_channel, journal_fd))
         try:
             await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=ours)
         except BaseException:
@@ -147,7 +127,7 @@ class ModelProcess(asyncio.Protocol):
     @property
     def pid(self) -> int:
         """The process id, also after its end."""
-        return self._process.pid
+        return self._child.pid
 
     async def ready(self) -> DeployReport:
         """Wait until the model is loaded and tested.
@@ -158,10 +138,10 @@ class ModelProcess(asyncio.Protocol):
         try:
             answer = await asyncio.shield(self._control)
         except ServerGone:
-            returncode = await asyncio.shield(self._exited)
+            returncode = await self._child.wait_exit()
             raise ModelLoadError(
                 "Failed to load model: Unexpected error when loading the model: the model server "
-                f"{describe_exit(returncode)}. {self._log_tail()} (Error code: 0)"
+                f"{describe_exit(returncode)}. {self._child.last_words()} (Error code: 0)"
             ) from None
         report = orjson.loads(answer.body)
         if answer.status != 200:
@@ -178,7 +158,7 @@ class ModelProcess(asyncio.Protocol):
         """
         future: asyncio.Future[Answer] = self._loop.create_future()
         if self._transport is None or self.closed:
-            future.set_exception(ServerGone(self._process.returncode))
+            future.set_exception(ServerGone(self._child.returncode))
             return future
         self._last_id = request_id = self._last_id + 1 if self._last_id < 0xFFFFFFFF else CONTROL_ID + 1
         self._pending[request_id] = future
@@ -196,37 +176,16 @@ class ModelProcess(asyncio.Protocol):
             timeout_s: requests on lent connections that have been there for longer are not tried again.
         """
         self._timeout_s = timeout_s
-        self._kill_group()
-        await asyncio.shield(self._exited)
+        self._child.kill_group()
+        await self._child.wait_exit()
         if self._transport is not None:
             self._transport.abort()
 
     async def wait_exit(self) -> int:
         """Wait for the end of the process; its return code as in subprocess."""
-        return await asyncio.shield(self._exited)
+        return await self._child.wait_exit()
 
-    def _kill_group(self) -> None:
-        if self._process.returncode is None:  # not reaped: the number is still its own
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-
-    def _log_tail(self) -> str:
-        with self._log_path.open("rb") as log:
-            size_bytes = log.seek(0, os.SEEK_END)
-            log.seek(max(self._log_start_bytes, size_bytes - _LOG_TAIL_BYTES))
-            lines = log.read().decode(errors="replace").strip().splitlines()
-        # A crash's trace tells the most at its start, and ends with pages of module names.
-        fatal = next((number for number, line in enumerate(lines) if line.startswith("Fatal ")), None)
-        words = lines[-_LOG_TAIL_LINES:] if fatal is None else lines[fatal : fatal + _LOG_TAIL_LINES]
-        return "Its last words: " + " | ".join(words) if words else "It wrote nothing to its log."
-
-    def _reap(self) -> None:
-        returncode = self._process.poll()
-        if returncode is None:
-            return
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self._exited.set_result(returncode)
+    def _ended(self, _exited: asyncio.Future[int]) -> None:
         self._lender.server_ended(timeout_s=self._timeout_s)
         # What it said last is still in the socket and is read first.
         if self._transport is not None and not self.closed:
@@ -246,11 +205,11 @@ class ModelProcess(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        self._kill_group()
+        self._child.kill_group()
         pending, self._pending = self._pending, {}
         for future in (self._control, *pending.values()):
             if not future.done():
-                future.set_exception(ServerGone(self._process.returncode))
+                future.set_exception(ServerGone(self._child.returncode))
         with contextlib.suppress(asyncio.CancelledError):
             self._control.exception()  # looked at: nobody may be waiting for it any more
 
@@ -284,16 +243,3 @@ def _environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
     }
-
-
-def put_aside(log_path: Path) -> Path:
-    """Where a model server's log is moved when it has grown too long."""
-    return log_path.with_name(log_path.name + ".1")
-
-
-def _open_log(path: Path) -> IO[bytes]:
-    """Open for appending; a log that has grown too long is first put aside."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
-        path.replace(put_aside(path))
-    return path.open("ab")

@@ -18,6 +18,7 @@ from pathlib import Path
 from enginehouse.core.errors import DeadlineExceeded, Internal, ResourceExhausted, Unavailable
 from enginehouse.modelserver.frames import PREDICT
 from enginehouse.modelserver.journal import BOUNDS_S, N_COUNTERS, PHASES
+from enginehouse.serving.container import ContainerProcess
 from enginehouse.serving.lending import Lender
 from enginehouse.serving.limits import Limits
 from enginehouse.serving.process import ModelProcess, ServerGone
@@ -50,9 +51,9 @@ class VersionServer:
         self._limits = limits
         self._make_room = make_room
         self._loop = asyncio.get_running_loop()
-        self._process: ModelProcess | None = None
+        self._process: ModelProcess | ContainerProcess | None = None
         self._report: DeployReport | None = None
-        self._starting: asyncio.Task[ModelProcess] | None = None
+        self._starting: asyncio.Task[ModelProcess | ContainerProcess] | None = None
         self._n_failed_starts = 0
         self._start_again_at = 0.0
         self._start_failure = ""
@@ -224,7 +225,7 @@ class VersionServer:
             if not self._n_suspects:
                 self._cleared.set()
 
-    async def _ready_process(self) -> ModelProcess:
+    async def _ready_process(self) -> ModelProcess | ContainerProcess:
         """The ready process; starts one if need be. Callers share the start; it outlives their cancellation."""
         if self._process is not None and not self._process.closed:
             return self._process
@@ -243,10 +244,11 @@ class VersionServer:
                 raise Unavailable("The model server is shutting down.") from None
             raise
 
-    async def _start(self) -> ModelProcess:
+    async def _start(self) -> ModelProcess | ContainerProcess:
         if self._make_room is not None:
             await self._make_room(self)
-        process = await ModelProcess.start(self.version, self._log_path, self._limits)
+        kind = ModelProcess if self.version.container is None else ContainerProcess
+        process = await kind.start(self.version, self._log_path, self._limits)
         try:
             async with asyncio.timeout(self._limits.load_timeout_s):
                 self._report = await process.ready()
@@ -263,7 +265,7 @@ class VersionServer:
         self._used_at = self._loop.time()
         return process
 
-    def _start_ended(self, task: asyncio.Task[ModelProcess]) -> None:
+    def _start_ended(self, task: asyncio.Task[ModelProcess | ContainerProcess]) -> None:
         self._starting = None
         if task.cancelled():
             return

@@ -6,6 +6,7 @@ The registry makes a `ServedVersion` of a stored version and asks the pool to de
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -26,6 +27,31 @@ class Sample(NamedTuple):
 
 
 @dataclass(frozen=True)
+class ServedContainer:
+    """A custom container that answers for a version.
+
+    Args:
+        engine: finds podman or docker; raises FailedPrecondition where neither is.
+        command: in place of the image's ENTRYPOINT and CMD; empty to keep them.
+        args: in place of its CMD; both may refer to variables, `$(NAME)`.
+        environment: its variables.
+        port: that it listens on.
+        predict_route, health_route: paths there.
+        has_files: the version's files are to be there, at `container.MODEL_DIR`.
+    """
+
+    engine: Callable[[], str] = field(compare=False)
+    image: str
+    command: tuple[str, ...]
+    args: tuple[str, ...]
+    environment: Mapping[str, str]
+    port: int
+    predict_route: str
+    health_route: str
+    has_files: bool
+
+
+@dataclass(frozen=True)
 class ServedVersion:
     """All that is needed to serve one version; only `sample` and the logs may change while the version lives.
 
@@ -42,6 +68,7 @@ class ServedVersion:
         explanation: its explanationConfig as JSON; "" where it is not to be explained.
         in_worker: `python` is too old for the model server, which runs on the engine's and has a worker there.
         scaling: how many nodes it has.
+        container: what answers in place of a model server on `python`.
     """
 
     name: VersionName
@@ -56,6 +83,7 @@ class ServedVersion:
     logs_console: bool = False
     in_worker: bool = False
     scaling: Scaling = field(default_factory=Scaling)
+    container: ServedContainer | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ _TAKES_VALUE = {
     "--device",
     "--gpus",
     "--entrypoint",
+    "--publish",
+    "--env-file",
 }
 _NEVER = "0001-01-01 00:00:00 +0000 UTC"
 
@@ -41,7 +43,8 @@ def main(arguments: list[str]) -> None:
             _run(rest)
         case ["inspect", _, wanted, name]:
             known = _container(name)
-            print(known["started"] if "StartedAt" in wanted else str(known["oom"]).lower())
+            told = {"StartedAt": known["started"], "Pid": known["pid"], "OOMKilled": str(known["oom"]).lower()}
+            print(next(value for key, value in told.items() if key in wanted))
         case ["kill", name]:
             _kill(name, signal.SIGKILL)
         case ["rm", "--force", name]:
@@ -59,6 +62,9 @@ def _run(arguments: list[str]) -> None:
     if _file(name).exists():
         _fail(f"the name {name} is in use")
     variables = {each: os.environ[each] for each in options.get("--env", []) if each in os.environ}
+    for file in options.get("--env-file", []):
+        variables |= dict(line.split("=", 1) for line in Path(file).read_text().splitlines())
+    _in_place_of_namespaces(variables, options)
     variables["PATH"] = os.environ["PATH"]
     if entrypoint := options.get("--entrypoint"):
         command = [*entrypoint, *given]
@@ -76,6 +82,16 @@ def _run(arguments: list[str]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: _kill(name, signal.SIGTERM))
     told = os.read(ends, 100)
     sys.exit(int(told) if told else 125)
+
+
+def _in_place_of_namespaces(variables: dict[str, str], options: dict[str, list[str]]) -> None:
+    """Point a model server to the port and the files on the host that it would have in a container."""
+    for published in options.get("--publish", []):
+        variables["AIP_HTTP_PORT"] = published.split(":")[1]
+    for volume in options.get("--volume", []):
+        source, target, *_ = volume.split(":")
+        if variables.get("AIP_STORAGE_URI") == target:
+            variables["AIP_STORAGE_URI"] = source
 
 
 def _monitor(name: str, command: list[str], variables: dict[str, str], tells: int) -> None:
