@@ -45,6 +45,7 @@ from enginehouse.api.open_inference import OpenInference
 from enginehouse.api.serving import ServingApi
 from enginehouse.api.storage import storage_routes
 from enginehouse.api.storage.hosts import StorageHosts
+from enginehouse.api.storage.kept import KeptAnswers
 from enginehouse.api.storage.routing import StorageApp
 from enginehouse.backends.local import ContainerEngines, LocalBackend
 from enginehouse.backends.local.warm import WarmPool
@@ -298,7 +299,8 @@ class Composition:
             clock,
             directory,
         )
-        web = StorageHosts(self._storage, StorageApp(storage_routes(self._storage), self._web()))
+        answering = StorageApp(storage_routes(self._storage), self._web(), KeptAnswers(self._storage))
+        web = StorageHosts(self._storage, answering)
         self.app: ASGIApp = Front(web, self._predict, settings.token)
 
     def _web(self) -> ASGIApp:

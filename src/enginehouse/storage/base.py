@@ -291,6 +291,14 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def change_mark(self) -> int | None:
+        """A number that is another one after any change of what `open_at_once` can give, whoever made it.
+
+        Returns:
+            None where it can't be told without waiting.
+        """
+        ...
+
     def writer(
         self,
         bucket: str,

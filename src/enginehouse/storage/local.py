@@ -178,6 +178,9 @@ class LocalObjectStore:
         except FileNotFoundError:  # replaced just now
             return None
 
+    def change_mark(self) -> int | None:
+        return self._index.peek(lambda rows: rows.change_mark())
+
     def writer(
         self,
         bucket: str,

@@ -62,6 +62,10 @@ class Rows:
         query = "UPDATE counters SET value = max(value + 1, ?) WHERE name = 'generation' RETURNING value"
         return int(self.connection.execute(query, (now_ns // _MICROSECOND_NS,)).fetchall()[0][0])
 
+    def change_mark(self) -> int:
+        """Another number after each commit of another connection, in this process or elsewhere."""
+        return int(self.connection.execute("PRAGMA data_version").fetchone()[0])
+
     # Buckets
 
     def bucket(self, name: str) -> BucketInfo:

@@ -19,6 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from enginehouse.api.sendfile import SENDFILE, FileResponse, is_plain_file, read_cached
 from enginehouse.api.storage.call import Call
 from enginehouse.api.storage.errors import plain_error
+from enginehouse.api.storage.kept import KEEP
 from enginehouse.core.errors import ConditionNotMet
 from enginehouse.storage.base import NO_PRECONDITIONS, ObjectInfo, Preconditions
 from enginehouse.storage.resource import etag
@@ -44,6 +45,7 @@ async def download(call: Call) -> Response:
     opened = (
         call.store.open_at_once(bucket, name, generation=generation) if preconditions == NO_PRECONDITIONS else None
     )
+    at_once = opened is not None
     if opened is None:
         try:
             opened = await call.run(
@@ -63,6 +65,9 @@ async def download(call: Call) -> Response:
         raise
     # Written as bytes: Starlette would encode a value as Latin-1 and add a charset to some content types.
     response.raw_headers = [(name.encode(), value.encode()) for name, value in _headers(info, wanted).items()]
+    keep = call.request.scope.get("extensions", {}).get(KEEP)
+    if keep is not None and at_once and type(response) is Response:
+        keep(response)
     return response
 
 

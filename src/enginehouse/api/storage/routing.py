@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from enginehouse.api.storage.call import Call
 from enginehouse.api.storage.errors import error_response, method_not_allowed
+from enginehouse.api.storage.kept import KeptAnswers
 from enginehouse.core.errors import EngineError, Internal, InvalidArgument
 from enginehouse.storage.base import ObjectStore
 
@@ -85,14 +86,20 @@ class StorageApp:
     Args:
         routes: of the storage API.
         app: the rest of the engine.
+        kept: answers that need no route.
     """
 
-    def __init__(self, routes: Sequence[BaseRoute], app: ASGIApp) -> None:
+    def __init__(self, routes: Sequence[BaseRoute], app: ASGIApp, kept: KeptAnswers) -> None:
         self._routes = routes
         self._app = app
+        self._kept = kept
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and _STORAGE_PATH.match(raw_path(scope)):
+            answer = self._kept.find(scope)
+            if answer is not None:
+                await answer(scope, receive, send)
+                return
             for route in self._routes:
                 match, child_scope = route.matches(scope)
                 if match is Match.FULL:

@@ -141,6 +141,20 @@ class ChangeContract(StoreFixtures):
         )
         assert read(store, "x") == b"data"
 
+    def test_a_change_is_marked(self, store: ObjectStore) -> None:
+        put(store, "x")
+        if store.open_at_once(BUCKET, "x") is None:
+            pytest.skip("the store opens nothing at once")
+        marks = [store.change_mark(), store.change_mark()]
+        assert marks[0] == marks[1] is not None
+        put(store, "x")
+        marks.append(store.change_mark())
+        store.update(BUCKET, "x", lambda old: replace(old, content_type="text/x"))
+        marks.append(store.change_mark())
+        store.delete(BUCKET, "x")
+        marks.append(store.change_mark())
+        assert len(set(marks)) == 4
+
     def test_concurrent_changes_are_all_kept(self, store: ObjectStore) -> None:
         put(store, "x")
 
