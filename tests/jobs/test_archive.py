@@ -73,7 +73,7 @@ def test_declared_dependencies_are_seen(files: dict[str, str], expected: bool) -
     [
         (b"not an archive", "p-1.tar.gz", "damaged"),
         (b"PK\x03\x04 cut", "p-1.whl", "damaged"),
-        (sdist({"p-1/p.py": "x" * 5000}).getvalue()[:-40], "p-1.tar.gz", "damaged"),
+        pytest.param(sdist({"p-1/p.py": "x" * 5000}).getvalue()[:-40], "p-1.tar.gz", "damaged", id="cut short"),
         (b"", "p.exe", "a package is an sdist"),
     ],
 )
