@@ -3,17 +3,20 @@
 Slow because engines of their own are started.
 """
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from enginehouse.core.errors import EngineError
+from enginehouse.core.names import ObjectUri
 from enginehouse.sdk.client import connect
 from enginehouse.testing.containers import FakePodman
 from enginehouse.testing.engine import EngineProcess
@@ -154,6 +157,7 @@ def test_what_does_not_go_together_is_refused(trainings: Trainings) -> None:
     }
     both = {"imageUri": IMAGE, "containerArgs": ["--a"]}
     assert fields(masterConfig=both, args=["--b"]) == {"training_input.args"}
+    assert fields(masterConfig={"imageUri": "--privileged"}) == {"training_input.master_config.image_uri"}
     assert "training_input.worker_config.image_uri" in fields(
         masterConfig={}, workerConfig={"imageUri": IMAGE}, runtimeVersion="1.8", **CLUSTER
     )
@@ -218,3 +222,36 @@ def test_a_real_container(real_image: str, tmp_path: Path) -> None:
         assert "master-replica-0: saving" in trainings.log("stops")
     left = subprocess.run(["podman", "ps", "--all", "--format", "{{.Names}}"], capture_output=True, text=True)
     assert "enginehouse-" not in left.stdout
+
+
+def test_real_containers_that_serve(real_image: str, tmp_path: Path) -> None:
+    """Each has a network of its own, so that two listen on the same port; the version's files are there."""
+    script = """
+        busybox mkdir -p /www/cgi-bin; echo ok > /www/health
+        echo '#!/bin/sh' > /www/cgi-bin/predict
+        echo 'echo; busybox printf "{\\"predictions\\": [\\"%s\\", %s, \\"%s\\"]}" \
+            $AIP_VERSION_NAME $AIP_HTTP_PORT "$(busybox cat $AIP_STORAGE_URI/w)"' >> /www/cgi-bin/predict
+        busybox chmod +x /www/cgi-bin/predict
+        exec busybox httpd -f -p $(AIP_HTTP_PORT) -h /www
+    """
+    with EngineProcess(tmp_path / "data", {"ENGINEHOUSE_CANCEL_GRACE_S": "0.2"}) as engine:
+        client = connect(data_dir=engine.data_dir)
+        client.storage.create_bucket("models")
+        client.storage.upload(io.BytesIO(b"weights"), ObjectUri("models", "mine/w"))
+        client.models.create({"name": "mine"})
+        for name in ("v1", "v2"):
+            body = {
+                "name": name,
+                "container": {"image": real_image, "args": [script], "ports": [{"containerPort": 8501}]},
+                "routes": {"predict": "/cgi-bin/predict", "health": "/health"},
+                "deploymentUri": "gs://models/mine",
+            }
+            client.operations.wait(client.versions("mine").create(body))
+        for name in ("v1", "v2"):
+            assert client.predict("mine", name, [1])["predictions"] == [name, 8501, "weights"]
+        client.operations.wait(client.versions("mine").delete("v2"))
+        engine.kill()  # what is left ends all the same
+        deadline = time.monotonic() + 30
+        while "enginehouse-v" in subprocess.run(["podman", "ps", "-a"], capture_output=True, text=True).stdout:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)

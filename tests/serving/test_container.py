@@ -126,6 +126,8 @@ def test_answers_come_back_as_they_are(run: Run, podman: FakePodman, tmp_path: P
             told = await ask(pool, served, "variables")
             assert (told["OWN"], told["arguments"]) == ("a=b c", ["--port=8080", "$(NOT)"])
             assert pool.pids() == {"uid": told["pid"]}
+            [variables] = (tmp_path / "logs").glob("*.env")
+            assert variables.stat().st_mode & 0o777 == 0o600
             assert await asyncio.gather(*(ask(pool, served, number) for number in range(50))) == list(
                 range(0, 100, 2)
             )
@@ -135,7 +137,7 @@ def test_answers_come_back_as_they_are(run: Run, podman: FakePodman, tmp_path: P
         assert (tmp_path / "logs" / "uid.log").read_text() == "listens\nended well\n"
         [command] = podman.said("run")
         assert "a=b c" not in " ".join(command)
-        assert (tmp_path / "logs" / "uid.env").stat().st_mode & 0o777 == 0o600
+        assert not list((tmp_path / "logs").glob("*.env"))
 
     run(scenario())
 
@@ -244,7 +246,7 @@ def test_a_container_ends_with_its_engine(podman: FakePodman, tmp_path: Path) ->
     """Whoever holds the keeper's pipe may die in any way; what is deaf to SIGTERM is killed."""
     deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('runs', flush=True); time.sleep(60)"
     run_it = [str(podman.path), "run", "--name", "x", "--entrypoint", sys.executable, IMAGE, "-c", deaf]
-    command = [sys.executable, "-m", "enginehouse.replica.keeper", str(podman.path), "x", "0.2", *run_it]
+    command = [sys.executable, "-m", "enginehouse.replica.keeper", str(podman.path), "x", "0.2", "x.env", *run_it]
     ends, holds = os.pipe()
     with subprocess.Popen(command, stdin=ends, stdout=subprocess.PIPE) as keeper:
         os.close(ends)
@@ -344,13 +346,14 @@ def test_defaults_flags_and_what_is_refused(engine: tuple[EngineProcess, FakePod
     versions = client.versions("refused")
     for field, change in {
         "version.container.image": {"container": {"args": ["x"]}},
+        "version.container.image ": {"container": {"image": "--privileged"}},
         "version.runtime_version": {"runtimeVersion": "2.21"},
         "version.framework": {"framework": "TENSORFLOW"},
         "version.container.env": {"container": {"image": IMAGE, "env": [{"name": "AIP_MODE", "value": "x"}]}},
         "version.container.ports": {"container": {"image": IMAGE, "ports": [{"containerPort": 70000}]}},
         "version.routes.health": {"routes": {"health": "health"}},
     }.items():
-        with pytest.raises(EngineError, match=f"Field: {field} Error"):
+        with pytest.raises(EngineError, match=f"Field: {field.strip()} Error"):
             versions.create({"name": "v1", "container": CONTAINER, **change})
     with pytest.raises(EngineError, match=r"Field: version\.routes Error"):
         versions.create({"name": "v1", "routes": {"predict": "/p"}})

@@ -24,6 +24,7 @@ _ID = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
 _JOB = re.compile(r"projects/(?P<project>[^/]+)/jobs/(?P<job_id>[^/]+)(?:/trials/(?P<trial_id>[^/]+))?")
 _STUDY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@+-]*")
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
 
@@ -205,6 +206,14 @@ def check_study_id(text: str, *, field: str = "study_id") -> str:
             field=field,
         )
     return text
+
+
+IMAGE_RULE = "An image's name begins with a letter or digit and has letters, digits and '._/:@+-' alone."
+
+
+def is_image(text: str) -> bool:
+    """Whether `text` may name a container image, and can't pass for an option of podman or docker."""
+    return _IMAGE.fullmatch(text) is not None
 
 
 def check_bucket_id(bucket: str, *, field: str = "bucket") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from enginehouse.core.names import IMAGE_RULE, is_image
 from enginehouse.schemas.ml_v1 import ReplicaConfig, TrainingInput
 
 _OF_RUNTIMES = ("runtime_version", "python_version", "python_module", "package_uris")
@@ -22,6 +23,8 @@ def faults(spec: TrainingInput) -> Iterator[tuple[str, str]]:
             if getattr(spec, field):
                 yield field, "It is for a runtime; a job in a container (master_config.image_uri) has its own."
         for name, config in _configs(spec):
+            if config.image_uri and not is_image(config.image_uri):
+                yield f"{name}.image_uri", IMAGE_RULE
             if spec.args and (config.container_command or config.container_args):
                 yield "args", f"Give args, or container_command and container_args of {name}, not both."
         return

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from enginehouse.core.errors import FailedPrecondition, InvalidArgument
-from enginehouse.core.names import VersionName
+from enginehouse.core.names import IMAGE_RULE, VersionName, is_image
 from enginehouse.metadata.records import VersionRecord
 from enginehouse.registry.messages import fields_of
 from enginehouse.schemas.ml_v1 import ContainerPort, RouteMap, Version
@@ -42,6 +42,8 @@ def check_container(version: Version, find_engine: Callable[[], str]) -> None:
         return
     if not container.image:
         raise InvalidArgument("The field is required: the image to run.", field="version.container.image")
+    if not is_image(container.image):
+        raise InvalidArgument(IMAGE_RULE, field="version.container.image")
     for field in _NOT_WITH:
         if getattr(version, field):
             raise InvalidArgument(

@@ -1,10 +1,11 @@
 """Keeps the container of a model server: runs it until it ends, or until whoever asked for it is gone.
 
-    python -m enginehouse.replica.keeper ENGINE NAME GRACE_S COMMAND...
+    python -m enginehouse.replica.keeper ENGINE NAME GRACE_S VARIABLES COMMAND...
 
 COMMAND runs the container NAME in the foreground, with ENGINE (podman or docker). The keeper's standard input is a
 pipe that whoever wants the container holds: when it is closed, by intent or by death, the container gets SIGTERM, and
-after GRACE_S seconds SIGKILL. Whatever ends it, it is removed. The exit status is the container's.
+after GRACE_S seconds SIGKILL. Whatever ends it, it is removed, and so is the file VARIABLES, which COMMAND reads the
+container's variables from. The exit status is the container's.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import select
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from enginehouse.replica.container import remove
 
 
-def main(engine: str, name: str, grace_s: float, command: list[str]) -> int:
+def main(engine: str, name: str, grace_s: float, variables: Path, command: list[str]) -> int:
     """See the module."""
     for number in (signal.SIGTERM, signal.SIGINT):  # who wants the end closes the pipe
         signal.signal(number, signal.SIG_IGN)
@@ -37,8 +39,9 @@ def main(engine: str, name: str, grace_s: float, command: list[str]) -> int:
         return child.wait()
     finally:
         remove(engine, name)
+        variables.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
-    engine_path, container, grace, *rest = sys.argv[1:]
-    sys.exit(main(engine_path, container, float(grace), rest))
+    engine_path, container, grace, file, *rest = sys.argv[1:]
+    sys.exit(main(engine_path, container, float(grace), Path(file), rest))

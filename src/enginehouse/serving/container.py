@@ -96,9 +96,10 @@ class ContainerProcess:
             raise ModelLoadError(f"Failed to load model: {error} (Error code: 0)") from error
         port = _free_port()
         name = f"enginehouse-{version.name.version_id.lower()}-{new_id()}"
-        variables = log_path.with_suffix(".env")
+        variables = log_path.with_name(f"{name}.env")
         command = _command(engine, name, version, port, variables)
-        keeper = [sys.executable, "-I", "-m", "enginehouse.replica.keeper", engine, name, f"{limits.grace_s:g}"]
+        keeper = [sys.executable, "-I", "-m", "enginehouse.replica.keeper"]
+        keeper += [engine, name, f"{limits.grace_s:g}", str(variables)]
         ends, holds = os.pipe()
         try:
             with open_log(log_path) as log:
@@ -114,6 +115,7 @@ class ContainerProcess:
                 )
         except OSError as error:
             os.close(holds)
+            variables.unlink(missing_ok=True)
             raise ModelLoadError(f"Failed to load model: {error} (Error code: 0)") from error
         finally:
             os.close(ends)
@@ -259,8 +261,10 @@ class ContainerProcess:
 
 
 def _write_variables(path: Path, variables: Mapping[str, str]) -> None:
-    """A file for the container's engine: neither its own variables nor the list of processes are to show them."""
-    path.unlink(missing_ok=True)
+    """A file for the container's engine: neither its own variables nor the list of processes are to show them.
+
+    The keeper removes it at the end.
+    """
     with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
         file.writelines(f"{name}={value}\n" for name, value in variables.items())
 

@@ -165,6 +165,16 @@ def test_what_is_refused_and_how(channel: grpc.Channel) -> None:
     assert "use Predict" in refused(classify, "Classify")[1]
 
 
+def test_a_deadline_ends_one_call_alone(channel: grpc.Channel) -> None:
+    _, answer = methods(SERVING)["Predict"]
+    request = predict_request(FLOWERS)
+    stub = channel.unary_unary(f"/{SERVING}/Predict", type(request).SerializeToString, answer.FromString)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub(request, timeout=0.0001)
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert list(stub(request, timeout=30).outputs["predictions"].int64_val) == [0, 1, 2]
+
+
 def test_requests_count_as_all_others_do(engine: EngineProcess, client: Client, channel: grpc.Channel) -> None:
     def mle(*arguments: str) -> str:
         flags = ["--data-dir", str(engine.data_dir)]

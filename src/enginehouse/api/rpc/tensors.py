@@ -18,7 +18,8 @@ import orjson
 from enginehouse.api.rpc.messages import Message, message
 from enginehouse.core.errors import InvalidArgument
 
-_MOST_VALUES = 1 << 26
+_MOST_VALUES = 1 << 22
+"""A request of a few bytes can't ask for more of the same."""
 _SIZE = struct.Struct("<I")
 
 _TensorProto = message("tensorflow.TensorProto")
