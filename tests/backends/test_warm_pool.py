@@ -190,6 +190,23 @@ def test_packages_that_could_tell_the_difference_get_a_fresh_one(
     assert ("own" in ran or "overlays" in ran) == ("decimal.py" in files)
 
 
+def test_what_is_the_users_own_is_taken_apart_at_the_end(warm: Warm) -> None:
+    code = """
+        import atexit, decimal, os
+        class Last:
+            def __del__(self, write=os.write):
+                write(1, b"taken apart, %d\\n" % decimal.Decimal(2))
+        last = Last()
+        atexit.register(lambda: print("at exit"))
+        kept = open("kept.txt", "w")
+        kept.write("in the file")
+    """
+    lines = warm.run(warm.replicas.spec(textwrap.dedent(code)))
+    assert "taken apart, 2" in lines and "at exit" in lines and warm.forks == 1
+    (kept,) = warm.folder.glob("*/work/kept.txt")
+    assert kept.read_text() == "in the file"
+
+
 def test_other_variables_get_another_interpreter(warm: Warm) -> None:
     spec = warm.replicas.spec("import os\nprint(os.environ['OMP_NUM_THREADS'])", environment={"OMP_NUM_THREADS": "1"})
     assert "1" in warm.run(spec) and warm.forks == 0

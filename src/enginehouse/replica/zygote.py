@@ -18,6 +18,7 @@ code can't tell the two apart, except that the framework is there already:
 A message is four bytes of length and that much JSON.
 """
 
+import atexit
 import ctypes
 import fcntl
 import gc
@@ -125,7 +126,10 @@ def serve(command):
     show_command([command[0], __file__, start["title"]])
     given = [as_native(name) for name in start["variables"]] + ["PATH", ROOM_VARIABLE]
     own_variables = {name: value for name, value in os.environ.items() if name not in given}
+    atexit.register(leave_imported)  # the first that is registered is the last that is called
+    known = set(sys.modules)
     said, error = import_quietly(start["modules"])
+    imported.update((name, module) for name, module in sys.modules.items() if name not in known)
     if hasattr(gc, "freeze"):  # no collection of a child's, the one at its end above all, goes through the framework
         gc.collect()
         gc.freeze()
@@ -201,6 +205,21 @@ def import_quietly(modules):
     if sys.path[: len(paths)] != paths and not error:
         error = "an import has changed sys.path"
     return said, error
+
+
+imported = {}
+"""What was imported beforehand, by name."""
+
+
+def leave_imported():
+    """At a child's very end: don't take apart what it shares with its zygote, page by page; all of it goes at once.
+
+    The user's own modules and objects are taken apart as ever.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(imported))
+    for name, module in imported.items():
+        if sys.modules.get(name) is module:
+            del sys.modules[name]
 
 
 def lower_weight():
