@@ -26,7 +26,10 @@ Observe = Callable[[str, float, int], None]
 
 
 class Answerer(Protocol):
-    """What gives the answers: an adapter, or an explainer. The methods are those of `adapters.base.Adapter`."""
+    """What gives the answers: an adapter, or an explainer. All is as in `adapters.base.Adapter`."""
+
+    @property
+    def takes_arrays(self) -> bool: ...
 
     def prepare(self, request: Mapping[str, Any]) -> Call: ...
 
@@ -76,7 +79,7 @@ class Batcher:
         started_s = time.perf_counter()
         for index, body in enumerate(bodies):
             try:
-                request = parse_request(body)
+                request = parse_request(body, as_arrays=self._adapter.takes_arrays)
                 if not request["instances"]:
                     at_once.append(BatchAnswer(index, 200, dumps({self._key: []})))
                     continue

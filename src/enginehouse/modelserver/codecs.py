@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from enginehouse.modelserver.errors import OUTPUTS_CODE, MalformedRequest, PredictionError
+from enginehouse.modelserver.frames import TENSORS, TENSORS_HEADER
 
 Array = npt.NDArray[Any]
 
@@ -61,18 +62,40 @@ def _without_nan(value: Any) -> Any:
     return value
 
 
-def parse_request(body: bytes) -> dict[str, Any]:
+def parse_request(body: bytes, *, as_arrays: bool = False) -> dict[str, Any]:
     """The JSON object of a request, `instances` a list in it.
+
+    Args:
+        as_arrays: where tensors came instead (`frames.pack_tensors`), let the rows be arrays rather than lists.
 
     Raises:
         MalformedRequest: saying what is missing.
     """
+    if body[:1] == TENSORS:
+        return _unpack_tensors(body, as_arrays)
     try:
         request = loads(body)
     except (ValueError, RecursionError) as error:
         raise MalformedRequest(f"Invalid JSON in the request body: {error}") from None
     if type(request) is not dict or type(request.get("instances")) is not list:
         raise MalformedRequest('The request body must be a JSON object with a list "instances".')
+    return request
+
+
+def _unpack_tensors(body: bytes, as_arrays: bool) -> dict[str, Any]:
+    """The request that `frames.pack_tensors` was given; bare values of one tensor, objects of several."""
+    _, size_bytes = TENSORS_HEADER.unpack_from(body)
+    start = TENSORS_HEADER.size + size_bytes
+    request: dict[str, Any] = loads(body[TENSORS_HEADER.size : start])
+    columns = {}
+    for told in request.pop("tensors"):
+        array = np.frombuffer(body, told["dtype"], math.prod(told["shape"]), start).reshape(told["shape"])
+        columns[told["name"]] = list(array) if as_arrays else array.tolist()
+        start += array.nbytes
+    if len(columns) == 1:
+        request["instances"] = next(iter(columns.values()))
+    else:
+        request["instances"] = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return request
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from enginehouse.core.errors import Internal, InvalidArgument, error_of
-from enginehouse.serving.open_inference import to_instances, to_tensors
+from enginehouse.serving.open_inference import to_instances, to_packed, to_tensors
 from enginehouse.serving.pool import ServerPool
 from enginehouse.serving.router import PredictApp
 from enginehouse.serving.types import Answer, ServedVersion
@@ -80,12 +80,12 @@ class Inference:
             EngineError: what is wrong with the request, or why there is no answer.
         """
         signature = await self.signature(self.version(target), signature_name)
-        body: dict[str, Any] = {"instances": to_instances(tensors, list(signature["inputs"]))}
-        if signature_name:
-            body["signature_name"] = signature_name
-        version, answer = await self.predict.predict(
-            target.project, target.model_id, target.version_id, orjson.dumps(body)
-        )
+        where, names = (target.project, target.model_id, target.version_id), list(signature["inputs"])
+        body = to_packed(tensors, names, signature_name) if self.predict.takes_tensors(*where) else None
+        if body is None:
+            told = {"instances": to_instances(tensors, names)}
+            body = orjson.dumps({**told, "signature_name": signature_name} if signature_name else told)
+        version, answer = await self.predict.predict(*where, body)
         predictions = _predictions(answer)
         signature = await self.signature(version, signature_name)
         return Inferred(version, to_tensors(predictions, signature["outputs"]))

@@ -8,10 +8,12 @@ pure functions; the rows of the tensors go through the same batches as all other
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from enginehouse.core.errors import FailedPrecondition, InvalidArgument
+from enginehouse.modelserver.frames import pack_tensors
 
 _DATATYPES = {
     "bool": "BOOL",
@@ -21,6 +23,13 @@ _DATATYPES = {
     "string": "BYTES",
     **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
+FORMATS = {
+    "BOOL": "?",
+    **dict(zip(("INT8", "INT16", "INT32", "INT64"), "bhiq", strict=True)),
+    **dict(zip(("UINT8", "UINT16", "UINT32", "UINT64"), "BHIQ", strict=True)),
+    **dict(zip(("FP16", "FP32", "FP64"), "efd", strict=True)),
+}
+"""The types whose values may come as bytes, little endian: as `struct` and numpy name them."""
 _PLATFORMS = {
     "TENSORFLOW": "tensorflow_savedmodel",
     "SCIKIT_LEARN": "sklearn_joblib",
@@ -55,24 +64,15 @@ def to_instances(inputs: Any, names: Sequence[str]) -> list[Any]:
     """The instances that the tensors of an inference request stand for.
 
     Args:
-        inputs: a list of tensors, judged here.
+        inputs: a list of tensors, judged here. Their values are `data`, or bytes, `raw`: a whole number of values,
+            little endian.
         names: of the signature's inputs; with one of them, instances are bare values.
 
     Raises:
         InvalidArgument: naming the input that is wrong.
     """
-    if not isinstance(inputs, list) or not inputs or not all(isinstance(each, dict) for each in inputs):
-        raise InvalidArgument("It must be a list of tensors.", field="inputs")
-    columns: dict[str, list[Any]] = {}
-    for position, tensor in enumerate(inputs):
-        columns[str(tensor.get("name", ""))] = _rows(tensor, f"inputs[{position}]")
-    if list(names) != [_TABLE] and columns.keys() != set(names):
-        raise InvalidArgument(
-            f"The signature takes {', '.join(names)}; there came {', '.join(columns)}.", field="inputs"
-        )
-    sizes = {name: len(rows) for name, rows in columns.items()}
-    if len(set(sizes.values())) > 1:
-        raise InvalidArgument(f"The tensors differ in their first dimension: {sizes}.", field="inputs")
+    _check(inputs, names)
+    columns = {str(each.get("name", "")): _rows(each, f"inputs[{position}]") for position, each in enumerate(inputs)}
     if len(columns) == 1 and len(names) <= 1:
         return next(iter(columns.values()))
     # Columns of a table come with a second dimension of 1.
@@ -80,23 +80,68 @@ def to_instances(inputs: Any, names: Sequence[str]) -> list[Any]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*plain, strict=True)]
 
 
+def to_packed(inputs: Any, names: Sequence[str], signature_name: str) -> bytes | None:
+    """The request body that says the same in bytes, many times quicker to make and to read.
+
+    Args:
+        inputs, names: as of `to_instances`.
+
+    Returns:
+        What `modelserver.frames.pack_tensors` makes; None where not all tensors are bytes of numbers.
+
+    Raises:
+        InvalidArgument: naming the input that is wrong.
+    """
+    _check(inputs, names)
+    if len(inputs) != max(len(names), 1) or any("raw" not in tensor for tensor in inputs):
+        return None
+    tensors = []
+    for position, tensor in enumerate(inputs):
+        kind, shape = FORMATS[tensor["datatype"]], tensor["shape"]
+        _check_size(len(tensor["raw"]) // struct.calcsize(kind), shape, f"inputs[{position}]")
+        tensors.append(({"name": tensor["name"], "dtype": f"<{kind}", "shape": shape}, tensor["raw"]))
+    return pack_tensors(tensors, signature_name)
+
+
+def _check(inputs: Any, names: Sequence[str]) -> None:
+    """What can be said of tensors without their values."""
+    if not isinstance(inputs, list) or not inputs or not all(isinstance(each, dict) for each in inputs):
+        raise InvalidArgument("It must be a list of tensors.", field="inputs")
+    for position, tensor in enumerate(inputs):
+        shape = tensor.get("shape")
+        if not isinstance(shape, list) or not shape or not all(type(size) is int and size >= 0 for size in shape):
+            raise InvalidArgument("It must be a list of sizes, the rows first.", field=f"inputs[{position}].shape")
+    sizes = {str(tensor.get("name", "")): tensor["shape"][0] for tensor in inputs}
+    if list(names) != [_TABLE] and sizes.keys() != set(names):
+        raise InvalidArgument(
+            f"The signature takes {', '.join(names)}; there came {', '.join(sizes)}.", field="inputs"
+        )
+    if len(set(sizes.values())) > 1:
+        raise InvalidArgument(f"The tensors differ in their first dimension: {sizes}.", field="inputs")
+
+
+def _check_size(n_values: int, shape: list[int], field: str) -> None:
+    if n_values != math.prod(shape):
+        raise InvalidArgument(
+            f"It holds {n_values} values, but the shape {shape} needs {math.prod(shape)}.", field=f"{field}.data"
+        )
+
+
 def _is_cell(row: Any) -> bool:
     return isinstance(row, list) and len(row) == 1
 
 
 def _rows(tensor: Mapping[str, Any], field: str) -> list[Any]:
-    shape, data = tensor.get("shape"), tensor.get("data")
-    if not isinstance(shape, list) or not shape or not all(type(size) is int and size >= 0 for size in shape):
-        raise InvalidArgument("It must be a list of sizes, the rows first.", field=f"{field}.shape")
+    shape, data = tensor["shape"], tensor.get("data")
+    if "raw" in tensor:
+        kind = FORMATS[tensor["datatype"]]
+        data = list(struct.unpack(f"<{len(tensor['raw']) // struct.calcsize(kind)}{kind}", tensor["raw"]))
     if not isinstance(data, list):
         raise InvalidArgument(
             "It must be a list, flat or nested; binary tensors are not taken.", field=f"{field}.data"
         )
     rows = _flat(data)
-    if len(rows) != math.prod(shape):
-        raise InvalidArgument(
-            f"It holds {len(rows)} values, but the shape {shape} needs {math.prod(shape)}.", field=f"{field}.data"
-        )
+    _check_size(len(rows), shape, field)
     for size in reversed(shape[1:]):
         rows = [rows[start : start + size] for start in range(0, len(rows), size or 1)]
     return rows

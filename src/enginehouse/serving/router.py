@@ -26,7 +26,7 @@ from enginehouse.core.errors import (
     NotFound,
     Unavailable,
 )
-from enginehouse.modelserver.frames import EXPLAIN
+from enginehouse.modelserver.frames import EXPLAIN, TENSORS
 from enginehouse.serving.pool import ServerPool
 from enginehouse.serving.traffic import Traffic, Verdict
 from enginehouse.serving.types import Answer, ServedVersion, VersionDirectory
@@ -105,6 +105,11 @@ class PredictApp:
         path = _path(project, model_id, version_id)
         return self._versions.get(path) or self._resolve(path)
 
+    def takes_tensors(self, project: str, model_id: str, version_id: str | None) -> bool:
+        """Whether a request to the version may be tensors (`modelserver.frames`): nobody else has to read it."""
+        path, version = _path(project, model_id, version_id), self.version(project, model_id, version_id)
+        return version.sample is None and version.container is None and path not in self._traffic
+
     async def predict(
         self, project: str, model_id: str, version_id: str | None, request: bytes
     ) -> tuple[ServedVersion, Answer]:
@@ -162,7 +167,7 @@ class PredictApp:
 
     def _keep(self, version: ServedVersion, request: bytes, status: int, body: bytes) -> None:
         """Keep a request and its answer, if its version is sampled."""
-        if (sample := version.sample) is not None and status == 200:
+        if (sample := version.sample) is not None and status == 200 and request[:1] != TENSORS:
             name = version.name
             self._record(sample.table, sample.share, name.model_id, name.version_id, request, body)
 

@@ -39,6 +39,13 @@ told["types"] = {name: tf.as_dtype(each.dtype).name for name, each in outputs.it
 told["raw_bytes"] = [each.hex() for each in outputs["raw_bytes"].string_val]
 
 
+request = predict_pb2.PredictRequest()
+request.model_spec.name, request.model_spec.signature_name = "served", "negative"
+request.inputs["image"].CopyFrom(tf.make_tensor_proto([[[0.25, 1.0], [0.5, 0.0]]], tf.float32))
+assert request.inputs["image"].tensor_content
+told["negative"] = tf.make_ndarray(stub.Predict(request, 60).outputs["negative"]).tolist()
+
+
 def example(**features):
     return tf.train.Example(
         features=tf.train.Features(

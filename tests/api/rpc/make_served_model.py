@@ -22,6 +22,10 @@ class Served(tf.Module):
             "raw_bytes": name,
         }
 
+    @signature(image=(tf.float32, [None, 2, 2]))
+    def negative(self, image):
+        return {"negative": 1 - image}
+
     @signature(inputs=(tf.string, [None]))
     def classify(self, inputs):
         x = self._x(inputs)
@@ -37,5 +41,5 @@ class Served(tf.Module):
 
 
 served = Served()
-signatures = {name: getattr(served, name) for name in ("serving_default", "classify", "regress")}
+signatures = {name: getattr(served, name) for name in ("serving_default", "negative", "classify", "regress")}
 tf.saved_model.save(served, sys.argv[1], signatures)

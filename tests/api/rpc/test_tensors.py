@@ -18,6 +18,8 @@ from enginehouse.api.rpc.tensors import (
     to_tensor_proto,
 )
 from enginehouse.core.errors import InvalidArgument
+from enginehouse.modelserver.codecs import parse_request
+from enginehouse.serving.open_inference import to_instances, to_packed
 
 TensorProto = message("tensorflow.TensorProto")
 InferRequest = message("inference.ModelInferRequest")
@@ -58,7 +60,11 @@ def test_every_type_goes_there_and_back(datatype: str) -> None:
     assert told["data"] == pytest.approx(given["data"]) if datatype == "FP32" else told == given
     asked = InferRequest.InferInputTensor(name="x", datatype=datatype, shape=[2])
     told = from_infer_tensor(asked, to_raw(given), "inputs[0]")
-    assert told["data"] == pytest.approx(given["data"]) if datatype == "FP32" else told == given
+    assert to_instances([told], ["x"]) == (pytest.approx(given["data"]) if datatype == "FP32" else given["data"])
+    packed = to_packed([told], ["x"], "s")
+    assert (packed is None) == (datatype == "BYTES")
+    if packed is not None:
+        assert parse_request(packed) == {"signature_name": "s", "instances": to_instances([told], ["x"])}
     assert has_contents(given) == (datatype != "FP16")
     if has_contents(given):
         fill_contents(given, asked.contents)
@@ -68,12 +74,25 @@ def test_every_type_goes_there_and_back(datatype: str) -> None:
 
 def test_tensor_content_and_repeated_values() -> None:
     content = proto(1, [2, 2], tensor_content=b"\0\0\x80\x3f" * 3 + b"\0\0\0\x40")
-    assert from_tensor_proto("x", content) == tensor("FP32", [1.0, 1.0, 1.0, 2.0], [2, 2])
+    assert to_instances([from_tensor_proto("x", content)], ["x"]) == [[1.0, 1.0], [1.0, 2.0]]
     assert from_tensor_proto("x", proto(3, [4], int_val=[1, 2]))["data"] == [1, 2, 2, 2]
     assert from_tensor_proto("x", proto(3, [2]))["data"] == [0, 0]
     assert from_tensor_proto("x", proto(7, [2]))["data"] == ["", ""]
     huge = from_tensor_proto("x", proto(3, [1 << 40], int_val=[1]))  # refused later, for its size
     assert huge["data"] == [1]
+
+
+def test_several_tensors_are_packed_if_all_are_bytes() -> None:
+    one = {"name": "a", "datatype": "INT16", "shape": [2], "raw": b"\1\0\2\0"}
+    other = {"name": "b", "datatype": "BOOL", "shape": [2, 2], "raw": b"\1\0\0\1"}
+    packed = to_packed([one, other], ["b", "a"], "")
+    assert packed is not None and parse_request(packed) == {
+        "instances": [{"a": 1, "b": [True, False]}, {"a": 2, "b": [False, True]}],
+    }
+    assert to_packed([one, tensor("INT8", [1, 2]) | {"name": "b"}], ["a", "b"], "") is None
+    assert to_packed([one, other], ["instances"], "") is None  # columns of a table
+    with pytest.raises(InvalidArgument, match=r"holds 4 values, but the shape \[2, 3\] needs 6"):
+        to_packed([{**other, "shape": [2, 3]}], ["b"], "")
 
 
 def test_what_json_lacks() -> None:

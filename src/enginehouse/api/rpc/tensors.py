@@ -1,7 +1,8 @@
 """Tensors of both protocols, and those that `serving.open_inference` knows: `{name, datatype, shape, data}`.
 
-There the data are flat. On the wire the values are raw bytes, little endian, or lie in the field of their type.
-Strings become text where they are UTF-8, else `{"b64": …}`, which says the same to a model. All are pure functions.
+There the data are flat. On the wire the values are raw bytes, little endian, or lie in the field of their type; bytes
+of numbers stay what they are (`raw`), since a model server takes them so. Strings become text where they are UTF-8,
+else `{"b64": …}`, which says the same to a model. All are pure functions.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import orjson
 
 from enginehouse.api.rpc.messages import Message, message
 from enginehouse.core.errors import InvalidArgument
+from enginehouse.serving.open_inference import FORMATS
 
 _MOST_VALUES = 1 << 22
 """A request of a few bytes can't ask for more of the same."""
@@ -30,32 +32,30 @@ class _Type:
     """One type of values.
 
     Args:
-        format: of one value, for `struct`; "" for strings.
         number: in TensorFlow's DataType.
         values: the field of TensorProto.
         contents: the field of InferTensorContents; "" where there is none.
     """
 
-    format: str
     number: int
     values: str
     contents: str
 
 
 _TYPES = {
-    "BOOL": _Type("?", 10, "bool_val", "bool_contents"),
-    "INT8": _Type("b", 6, "int_val", "int_contents"),
-    "INT16": _Type("h", 5, "int_val", "int_contents"),
-    "INT32": _Type("i", 3, "int_val", "int_contents"),
-    "INT64": _Type("q", 9, "int64_val", "int64_contents"),
-    "UINT8": _Type("B", 4, "int_val", "uint_contents"),
-    "UINT16": _Type("H", 17, "int_val", "uint_contents"),
-    "UINT32": _Type("I", 22, "uint32_val", "uint_contents"),
-    "UINT64": _Type("Q", 23, "uint64_val", "uint64_contents"),
-    "FP16": _Type("e", 19, "half_val", ""),
-    "FP32": _Type("f", 1, "float_val", "fp32_contents"),
-    "FP64": _Type("d", 2, "double_val", "fp64_contents"),
-    "BYTES": _Type("", 7, "string_val", "bytes_contents"),
+    "BOOL": _Type(10, "bool_val", "bool_contents"),
+    "INT8": _Type(6, "int_val", "int_contents"),
+    "INT16": _Type(5, "int_val", "int_contents"),
+    "INT32": _Type(3, "int_val", "int_contents"),
+    "INT64": _Type(9, "int64_val", "int64_contents"),
+    "UINT8": _Type(4, "int_val", "uint_contents"),
+    "UINT16": _Type(17, "int_val", "uint_contents"),
+    "UINT32": _Type(22, "uint32_val", "uint_contents"),
+    "UINT64": _Type(23, "uint64_val", "uint64_contents"),
+    "FP16": _Type(19, "half_val", ""),
+    "FP32": _Type(1, "float_val", "fp32_contents"),
+    "FP64": _Type(2, "double_val", "fp64_contents"),
+    "BYTES": _Type(7, "string_val", "bytes_contents"),
 }
 _DATATYPES = {kind.number: datatype for datatype, kind in _TYPES.items()}
 
@@ -77,13 +77,14 @@ def from_tensor_proto(name: str, proto: Message) -> dict[str, Any]:
     kind = _TYPES[datatype]
     shape = [dim.size for dim in proto.tensor_shape.dim]
     if proto.tensor_content:
-        data = _unpack(proto.tensor_content, datatype, f"inputs.{name}.tensor_content")
+        values = _of_bytes(proto.tensor_content, datatype, f"inputs.{name}.tensor_content")
     else:
         data = _read(list(getattr(proto, kind.values)), datatype)
         n_values = math.prod(shape)
         if len(data) < n_values <= _MOST_VALUES:  # a last value stands for the rest, no value for zeros
             data += (data[-1:] or ["" if datatype == "BYTES" else 0]) * (n_values - len(data))
-    return {"name": name, "datatype": datatype, "shape": shape, "data": data}
+        values = {"data": data}
+    return {"name": name, "datatype": datatype, "shape": shape, **values}
 
 
 def to_tensor_proto(tensor: dict[str, Any]) -> Message:
@@ -93,7 +94,7 @@ def to_tensor_proto(tensor: dict[str, Any]) -> Message:
     for size in tensor["shape"]:
         proto.tensor_shape.dim.add(size=size)
     data = _plain(tensor)
-    if kind.format == "e":
+    if tensor["datatype"] == "FP16":
         data = [int.from_bytes(struct.pack("<e", value), "little") for value in data]
     getattr(proto, kind.values).extend(data)
     return proto
@@ -113,14 +114,14 @@ def from_infer_tensor(tensor: Message, raw: bytes | None, field: str) -> dict[st
     if datatype not in _TYPES:
         raise InvalidArgument(f"{datatype!r} is not one of {', '.join(_TYPES)}.", field=f"{field}.datatype")
     if raw is not None:
-        data = _unpack(raw, datatype, "raw_input_contents")
+        values = _of_bytes(raw, datatype, "raw_input_contents")
     elif contents := _TYPES[datatype].contents:
-        data = _read(list(getattr(tensor.contents, contents)), datatype)
+        values = {"data": _read(list(getattr(tensor.contents, contents)), datatype)}
     else:
         raise InvalidArgument(
             f"{datatype} has no contents; send it as raw_input_contents.", field=f"{field}.contents"
         )
-    return {"name": tensor.name, "datatype": datatype, "shape": list(tensor.shape), "data": data}
+    return {"name": tensor.name, "datatype": datatype, "shape": list(tensor.shape), **values}
 
 
 def fill_contents(tensor: dict[str, Any], contents: Message) -> None:
@@ -135,9 +136,9 @@ def has_contents(tensor: dict[str, Any]) -> bool:
 
 def to_raw(tensor: dict[str, Any]) -> bytes:
     """The values of a tensor as bytes; of strings, each after its size."""
-    data, kind = _plain(tensor), _TYPES[tensor["datatype"]]
-    if kind.format:
-        return struct.pack(f"<{len(data)}{kind.format}", *data)
+    data, kind = _plain(tensor), FORMATS.get(tensor["datatype"])
+    if kind is not None:
+        return struct.pack(f"<{len(data)}{kind}", *data)
     return b"".join(_SIZE.pack(len(each)) + each for each in data)
 
 
@@ -169,14 +170,12 @@ def _read(values: list[Any], datatype: str) -> list[Any]:
     return values
 
 
-def _unpack(raw: bytes, datatype: str, field: str) -> list[Any]:
+def _of_bytes(raw: bytes, datatype: str, field: str) -> dict[str, Any]:
     if datatype == "BYTES":
-        return [to_text(each) for each in _strings(raw, field)]
-    kind = _TYPES[datatype].format
-    size_bytes = struct.calcsize(kind)
-    if len(raw) % size_bytes:
+        return {"data": [to_text(each) for each in _strings(raw, field)]}
+    if len(raw) % struct.calcsize(FORMATS[datatype]):
         raise InvalidArgument(f"{len(raw)} bytes hold no whole number of {datatype} values.", field=field)
-    return list(struct.unpack(f"<{len(raw) // size_bytes}{kind}", raw))
+    return {"raw": raw}
 
 
 def _strings(raw: bytes, field: str) -> Iterator[bytes]:

@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -44,7 +44,13 @@ class Call:
 
 
 class Adapter(ABC):
-    """A loaded model of one framework."""
+    """A loaded model of one framework.
+
+    Attributes:
+        takes_arrays: values of instances may be arrays, where `prepare` would take lists of numbers.
+    """
+
+    takes_arrays: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod

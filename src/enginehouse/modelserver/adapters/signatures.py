@@ -59,6 +59,7 @@ class SignatureAdapter(Adapter, Explainable):
         data_errors: what the framework raises when it does not like the data, rather than for a fault of the model.
     """
 
+    takes_arrays = True
     framework = ""
     data_errors: tuple[type[Exception], ...] = ()
 

@@ -124,6 +124,7 @@ def _encoded(spec: TensorSpec, value: Any, index: int) -> Any:
 
 def _wrong(spec: TensorSpec, values: list[Any]) -> PredictionError:
     """Say what is wrong with `values`, which no tensor of this spec can hold: a leaf's type, or ragged lists."""
+    values = [value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value for value in values]
     first_shape: tuple[int, ...] | None = None
     for index, value in enumerate(values):
         leaf = _first_misfit(spec, value)

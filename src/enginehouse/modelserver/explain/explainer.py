@@ -33,6 +33,8 @@ _SEED = 0
 class Explainer:
     """Explains what `adapter` predicts. Same rules as an adapter: one thread, `merge` and `run` go together."""
 
+    takes_arrays = False
+
     def __init__(self, adapter: Adapter, method: Method, metadata: Metadata) -> None:
         if not isinstance(adapter, Explainable):
             raise ModelLoadError("Explanations are not possible for this framework.")
