@@ -34,7 +34,8 @@ from enginehouse.jobs.program import scheduling_of
 from enginehouse.jobs.result import consumed_ml_units, prediction_output
 from enginehouse.jobs.run import Ending, Run, replica_directory
 from enginehouse.metadata.base import MetadataStore
-from enginehouse.metadata.records import JobRecord, Lease, NewEvent
+from enginehouse.metadata.holding import HeldLease
+from enginehouse.metadata.records import JobRecord, NewEvent
 from enginehouse.replica.spec import REPORT_FILE
 from enginehouse.storage.base import ObjectStore
 
@@ -43,8 +44,6 @@ _log = logging.getLogger(__name__)
 DEFAULT_MAX_RUNNING_TIME = "604800s"
 _ACTIVE_POLL_S = 0.03
 _IDLE_POLL_S = 1.0
-_LEASE_S = 30.0
-_LEASE_NAME = "reconcilers/jobs"
 
 
 class JobReconciler:
@@ -80,7 +79,7 @@ class JobReconciler:
         )
         self._devices = Devices(self._capacity.gpus)
         self._admission = Admission(store, self._capacity, clock)
-        self._lease: Lease | None = None
+        self._lease = HeldLease(store, clock, "reconcilers/jobs")
         self._background = Background("jobs", self._pass, retry_s=_IDLE_POLL_S)
         self._adopt()
 
@@ -97,8 +96,7 @@ class JobReconciler:
     def stop(self) -> None:
         """End the loop; jobs go on."""
         self._background.stop()
-        if self._lease is not None:
-            self._store.release_lease(self._lease)
+        self._lease.release()
 
     def wake(self) -> None:
         """Something changed: look now instead of at the next tick."""
@@ -133,7 +131,7 @@ class JobReconciler:
         Returns:
             Whether some job is past the queue, so that the next look should come soon.
         """
-        if not self._hold_lease():
+        if not self._lease.hold():
             return False
         jobs = self._store.started_jobs()
         if self._admission.is_due():
@@ -152,15 +150,6 @@ class JobReconciler:
             _log.info("%s changed meanwhile; next pass", name)
         except Exception:
             _log.exception("%s: the step failed; trying again", name)
-
-    def _hold_lease(self) -> bool:
-        now_ns = self._clock.time_ns()
-        if self._lease is not None and self._lease.expires_ns - now_ns > _LEASE_S / 2 * 1e9:
-            return True
-        if self._lease is not None:
-            self._store.release_lease(self._lease)
-        self._lease = self._store.acquire_lease(_LEASE_NAME, duration_s=_LEASE_S)
-        return self._lease is not None
 
     # --- the queue ---
 
@@ -195,7 +184,7 @@ class JobReconciler:
             lines = [lifecycle.log(reason, severity=severity)] if never or is_first else []
             return replace(job, waiting_reason=reason), [NewEvent("decision", reason), *lines]
 
-        self._store.change_job(name, change, lease=self._lease)
+        self._store.change_job(name, change, lease=self._lease.current)
         self._admission.told(name, reason)
 
     def _give_way(self, group: _Group, reason: str) -> JobRecord:
@@ -410,7 +399,7 @@ class JobReconciler:
         return self._store.change_job(
             group.job.name,
             lambda job: (replace(job, run=run.to_json()), logs) if job.state == group.job.state else None,
-            lease=self._lease,
+            lease=self._lease.current,
         )
 
     def _move(
@@ -436,7 +425,7 @@ class JobReconciler:
                 logs=logs,
             )
 
-        moved = self._store.change_job(job.name, change, lease=self._lease)
+        moved = self._store.change_job(job.name, change, lease=self._lease.current)
         if job.name.trial_id:
             self._trial_moved()
         return moved

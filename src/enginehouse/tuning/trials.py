@@ -22,7 +22,8 @@ from enginehouse.jobs.hyperparameters import max_parallel_trials, max_trials
 from enginehouse.jobs.program import scheduling_of
 from enginehouse.jobs.reconciler import DEFAULT_MAX_RUNNING_TIME
 from enginehouse.metadata.base import MetadataStore
-from enginehouse.metadata.records import JobRecord, Lease, NewEvent, StudyChange, StudyRecord, TrialRecord
+from enginehouse.metadata.holding import HeldLease
+from enginehouse.metadata.records import JobRecord, NewEvent, StudyChange, StudyRecord, TrialRecord
 from enginehouse.schemas.ml_v1 import JobState
 from enginehouse.schemas.wire import to_builtins
 from enginehouse.storage.base import ObjectStore
@@ -42,8 +43,6 @@ _log = logging.getLogger(__name__)
 OBJECTIVES = ("last", "best")
 _ACTIVE_POLL_S = 0.5
 _IDLE_POLL_S = 5.0
-_LEASE_S = 30.0
-_LEASE_NAME = "reconcilers/tuning"
 
 
 class TuningReconciler:
@@ -75,10 +74,10 @@ class TuningReconciler:
         self._clock = clock
         self._outputs = TuningOutputs(store)
         self._memories: dict[str, Memory] = {}
-        self._lease: Lease | None = None
-        self._progress = ProgressWriter(store, lambda: self._lease)
+        self._lease = HeldLease(store, clock, "reconcilers/tuning")
+        self._progress = ProgressWriter(store, lambda: self._lease.current)
         self._steps = TrialSteps(
-            store, storage, policy, settings, clock, lease=lambda: self._lease, wake_jobs=wake_jobs
+            store, storage, policy, settings, clock, lease=lambda: self._lease.current, wake_jobs=wake_jobs
         )
         self._background = Background("tuning", self._pass, retry_s=_IDLE_POLL_S)
 
@@ -88,8 +87,7 @@ class TuningReconciler:
     def stop(self) -> None:
         """End the loop; trials go on."""
         self._background.stop()
-        if self._lease is not None:
-            self._store.release_lease(self._lease)
+        self._lease.release()
 
     def wake(self) -> None:
         """Something changed: look now instead of at the next tick."""
@@ -100,7 +98,7 @@ class TuningReconciler:
 
     def run_once(self) -> bool:
         """One pass over all unfinished tuning jobs; whether there are any."""
-        if not self._hold_lease():
+        if not self._lease.hold():
             return True  # soon again: the one that held it may be gone
         jobs = self._store.tuning_jobs()
         self._memories = {str(job.name): self._memories.get(str(job.name)) or Memory() for job in jobs}
@@ -113,15 +111,6 @@ class TuningReconciler:
                 self._memories[str(job.name)] = Memory()
                 _log.exception("%s: the step failed; trying again", job.name)
         return bool(jobs)
-
-    def _hold_lease(self) -> bool:
-        now_ns = self._clock.time_ns()
-        if self._lease is not None and self._lease.expires_ns - now_ns > _LEASE_S / 2 * 1e9:
-            return True
-        if self._lease is not None:
-            self._store.release_lease(self._lease)
-        self._lease = self._store.acquire_lease(_LEASE_NAME, duration_s=_LEASE_S)
-        return self._lease is not None
 
     # --- the study ---
 
@@ -275,7 +264,7 @@ class TuningReconciler:
             job = self._store.change_job(
                 job.name,
                 lambda old: (replace(old, waiting_reason=reason), told) if old.state == "QUEUED" else None,
-                lease=self._lease,
+                lease=self._lease.current,
             )
         return job
 
@@ -327,4 +316,4 @@ class TuningReconciler:
             moved = replace(current, **fields)  # type: ignore[arg-type]
             return lifecycle.transition(moved, to, reason=reason, now_ns=self._clock.time_ns(), logs=logs)
 
-        return self._store.change_job(job.name, change, lease=self._lease)
+        return self._store.change_job(job.name, change, lease=self._lease.current)
