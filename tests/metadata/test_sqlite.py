@@ -55,6 +55,8 @@ def test_data_of_an_older_release_is_kept(tmp_path: Path) -> None:
             connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN creation_key"))
         connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN run"))
         with Operations(MigrationContext.configure(connection)).batch_alter_table("jobs") as jobs:
+            jobs.drop_index("jobs_active")
+            jobs.create_index("jobs_active", ["state", "sequence"])
             jobs.drop_constraint("jobs_name", type_="unique")
             jobs.create_unique_constraint("jobs_name", ["project", "job_id"])
             jobs.drop_column("trial_id")

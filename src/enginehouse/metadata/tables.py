@@ -35,7 +35,7 @@ jobs = sa.Table(
     sa.Column("is_tuning", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.UniqueConstraint("project", "job_id", "trial_id", name="jobs_name"),
     # The reconciler looks for unfinished jobs many times a second; there are few of them among many.
-    sa.Index("jobs_active", "state", "sequence"),
+    sa.Index("jobs_active", "is_tuning", "state", "sequence"),
     sa.Index("jobs_by_project", "project", "sequence"),
 )
 
