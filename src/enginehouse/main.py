@@ -44,7 +44,7 @@ from enginehouse.api.ml_v1.studies import StudiesApi
 from enginehouse.api.open_inference import OpenInference
 from enginehouse.api.serving import ServingApi
 from enginehouse.api.storage import storage_routes
-from enginehouse.api.storage.hosts import StorageHosts
+from enginehouse.api.storage.hosts import StorageHosts, is_for_json_api
 from enginehouse.api.storage.kept import KeptAnswers
 from enginehouse.api.storage.routing import StorageApp
 from enginehouse.backends.local import ContainerEngines, LocalBackend
@@ -155,14 +155,20 @@ class Engine:
 
     def _serve(self, listener: socket.socket) -> None:
         url = _url(self.settings.host, listener.getsockname()[1])
+        front = self._compose(url)
+
+        class Protocol(LendableProtocol):
+            def at_once(self, scope: Scope) -> Response | None:
+                return front.at_once(scope)
+
         config = uvicorn.Config(
-            self._compose(url),
+            front,
             log_config=None,
             access_log=False,
             lifespan="on",
             timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
-            http=LendableProtocol,
+            http=Protocol,
         )
         self._server = uvicorn.Server(config)
         self._server.should_exit = self._shutting_down
@@ -171,7 +177,7 @@ class Engine:
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(self._server.serve(sockets=[listener]))
 
-    def _compose(self, url: str) -> ASGIApp:
+    def _compose(self, url: str) -> Front:
         composition = Composition(
             self.settings,
             self._clock,
@@ -299,9 +305,9 @@ class Composition:
             clock,
             directory,
         )
-        answering = StorageApp(storage_routes(self._storage), self._web(), KeptAnswers(self._storage))
-        web = StorageHosts(self._storage, answering)
-        self.app: ASGIApp = Front(web, self._predict, settings.token)
+        kept = KeptAnswers(self._storage)
+        web = StorageHosts(self._storage, StorageApp(storage_routes(self._storage), self._web(), kept))
+        self.app = Front(web, self._predict, kept, settings.token)
 
     def _web(self) -> ASGIApp:
         routes = [*self._engine_routes(), *self._ml_routes()]
@@ -409,6 +415,7 @@ class Composition:
         for port in _gateway_ports(settings):
             gateway = GatewayServer(
                 self.app,
+                at_once=self.app.at_once,
                 host=settings.host,
                 port=port,
                 ca_dir=settings.gateway_dir,
@@ -473,11 +480,12 @@ class Composition:
 
 
 class Front:
-    """The first look at a request: tokens for strangers, and the short way for predictions."""
+    """The first look at a request: tokens for strangers, and short ways for predictions and kept answers."""
 
-    def __init__(self, web: ASGIApp, predict: ASGIApp, token: str) -> None:
+    def __init__(self, web: ASGIApp, predict: ASGIApp, kept: KeptAnswers, token: str) -> None:
         self._web = web
         self._predict = predict
+        self._kept = kept
         self._expected = f"Bearer {token}".encode() if token else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -489,6 +497,12 @@ class Front:
                 await self._predict(scope, receive, send)
                 return
         await self._web(scope, receive, send)
+
+    def at_once(self, scope: Scope) -> Response | None:
+        """What a request gets, if that is a kept answer of the storage API; see `BoundedProtocol.at_once`."""
+        if (self._expected and not self._may_enter(scope)) or not is_for_json_api(scope):
+            return None
+        return self._kept.find(scope)
 
     def _may_enter(self, scope: Scope) -> bool:
         if scope.get("extensions", {}).get("enginehouse.gateway", {}).get("proxy_authenticated"):

@@ -14,8 +14,9 @@ import contextlib
 import hmac
 import logging
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from enginehouse.core.errors import EngineError
 from enginehouse.core.loopback import LOOPBACK_PEERS
@@ -30,7 +31,7 @@ from enginehouse.gateway.stream import Stream
 from enginehouse.gateway.upstream import Upstream
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Scope
 
 _log = logging.getLogger(__name__)
 
@@ -40,12 +41,27 @@ _LAST_CLOSE_S = 1.0
 """For a client to notice that its connection is closed when the gateway stops."""
 
 
+class _Answer(Protocol):
+    """A whole answer of status 200."""
+
+    raw_headers: list[tuple[bytes, bytes]]
+    body: bytes | memoryview
+
+
+AtOnce = Callable[["Scope"], _Answer | None]
+
+
+def nothing_at_once(_scope: Scope) -> None:
+    """For applications that always want to be asked."""
+
+
 @dataclass
 class Services:
     """What all connections of a gateway share.
 
     Attributes:
         app: answers for our hosts.
+        at_once: asked before `app` is.
         authority: vouches for them.
         upstream: leads to all others.
         via: this gateway's name for itself in Via headers.
@@ -54,6 +70,7 @@ class Services:
     """
 
     app: ASGIApp
+    at_once: AtOnce
     authority: CertificateAuthority
     upstream: Upstream
     via: bytes
@@ -193,6 +210,12 @@ class Connection:
                 await linger(self._stream, self._limits)
             return False
         scope = make_scope(head, origin, path, self._client, {"proxy_authenticated": self._authenticated})
+        if head.keep_alive and head.content_length == 0 and not head.expects_continue:
+            answer = services.at_once(scope)
+            if answer is not None:
+                self._stream.write(response_head(200, answer.raw_headers, close=False) + answer.body)
+                await self._stream.drain(self._limits.send_stall_s)
+                return True
         exchange = Exchange(self._stream, head, scope, self._limits)
         if await exchange.run(services.app):
             return True

@@ -20,7 +20,7 @@ from enginehouse.core.clock import Clock
 from enginehouse.core.errors import EngineError, InvalidArgument
 from enginehouse.core.loopback import LOOPBACK_HOSTS
 from enginehouse.gateway.ca import CertificateAuthority
-from enginehouse.gateway.connection import Connection, Services
+from enginehouse.gateway.connection import AtOnce, Connection, Services, nothing_at_once
 from enginehouse.gateway.environment import original_environment
 from enginehouse.gateway.errors import TooManyConnections
 from enginehouse.gateway.limits import Limits
@@ -43,6 +43,7 @@ class GatewayServer:
     Args:
         app: answers the requests to our hosts. Its scopes carry, in `extensions["enginehouse.gateway"]`,
             `{"proxy_authenticated": bool}`: whether a client from another machine showed the token to the proxy.
+        at_once: asked before `app` is; the answer to a request without a body if there is no need to wait for it.
         host: address to listen on.
         port: port to listen on; 0 for a free one.
         ca_dir: for the authority's files, see `ca` and `trust`.
@@ -60,6 +61,7 @@ class GatewayServer:
         self,
         app: ASGIApp,
         *,
+        at_once: AtOnce = nothing_at_once,
         host: str = "127.0.0.1",
         port: int = 0,
         ca_dir: Path,
@@ -71,6 +73,7 @@ class GatewayServer:
         if host not in LOOPBACK_HOSTS and not token:
             raise InvalidArgument(f"A gateway on {host} lets other machines in; it needs a token.", field="token")
         self._app = app
+        self._at_once = at_once
         self._host = host
         self._port = port
         self._ca_dir = ca_dir
@@ -143,7 +146,7 @@ class GatewayServer:
         via = f"1.1 enginehouse-{secrets.token_hex(4)}".encode()
         trusted = ssl.create_default_context(cafile=str(self._trust.path))
         upstream = Upstream(self._environ, self._limits, trusted)
-        self._services = Services(self._app, authority, upstream, via, self._token, self._limits)
+        self._services = Services(self._app, self._at_once, authority, upstream, via, self._token, self._limits)
 
     async def _keep_trust_fresh(self) -> None:
         while True:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from enginehouse.gateway.connection import AtOnce, nothing_at_once
 from enginehouse.gateway.limits import Limits
 from enginehouse.gateway.proxy import GatewayServer
 
@@ -33,7 +34,7 @@ class GatewayThread:
         environ: as for `GatewayServer`; empty, so that no proxy of the test machine is used.
         limits: as for `GatewayServer`.
         loop_factory: makes the event loop; asyncio's own if None.
-        token: as for `GatewayServer`.
+        token, at_once: as for `GatewayServer`.
     """
 
     def __init__(
@@ -45,8 +46,11 @@ class GatewayThread:
         limits: Limits | None = None,
         loop_factory: LoopFactory | None = None,
         token: str = "",
+        at_once: AtOnce = nothing_at_once,
     ) -> None:
-        self.server = GatewayServer(app, ca_dir=ca_dir, environ=environ or {}, limits=limits, token=token)
+        self.server = GatewayServer(
+            app, at_once=at_once, ca_dir=ca_dir, environ=environ or {}, limits=limits, token=token
+        )
         self._loop_factory = loop_factory
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event

@@ -37,14 +37,22 @@ class StorageHosts:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            if is_for_json_api(scope):
+                await self._app(scope, receive, send)
+                return
             bucket = bucket_of_host(host_of(scope))
             if bucket:
                 path = b"/" + bucket.encode() + raw_path(scope)
                 scope = {**scope, "raw_path": path, "path": unquote_to_bytes(path).decode(errors="replace")}
-            if bucket or (bucket is not None and not _JSON_PATH.fullmatch(raw_path(scope))):
-                await self._xml(scope, receive, send)
-                return
+            await self._xml(scope, receive, send)
+            return
         await self._app(scope, receive, send)
+
+
+def is_for_json_api(scope: Scope) -> bool:
+    """Whether an HTTP request is not for the XML API, by its host and path."""
+    bucket = bucket_of_host(host_of(scope))
+    return bucket is None or (not bucket and _JSON_PATH.fullmatch(raw_path(scope)) is not None)
 
 
 def host_of(scope: Scope) -> str:
