@@ -29,7 +29,7 @@ from enginehouse.serving.types import ModelLoadError, ServedContainer, ServedVer
 from enginehouse.testing.containers import FakePodman
 from enginehouse.testing.engine import EngineProcess
 
-from .conftest import running_pool
+from .conftest import running_pool, until
 
 Run = Callable[[Any], Any]
 
@@ -107,12 +107,6 @@ def version(podman: FakePodman, tmp_path: Path, **more: Any) -> ServedVersion:
 async def ask(pool: Any, served: ServedVersion, instance: Any) -> Any:
     status, body = await pool.predict(served, json.dumps({"instances": [instance]}).encode())
     return json.loads(body)["predictions"][0] if status == 200 else (status, json.loads(body))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110  (files and processes have no events)
-            await asyncio.sleep(0.02)
 
 
 def test_answers_come_back_as_they_are(run: Run, podman: FakePodman, tmp_path: Path) -> None:

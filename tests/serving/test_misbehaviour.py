@@ -20,9 +20,9 @@ import pytest
 from enginehouse.serving.metrics import render
 from enginehouse.serving.types import ServedVersion
 
-from .conftest import GROW, HOLD_LOCK, ONE_MORE, PID, WORK, running_pool
+from .conftest import GROW, HOLD_LOCK, ONE_MORE, PID, WORK, running_pool, until
 from .test_lending import Client, request, running_front
-from .test_pool import ask, until
+from .test_pool import ask
 
 Run = Callable[[Any], Any]
 WORK_S = 0.02

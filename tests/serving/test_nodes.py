@@ -16,8 +16,8 @@ import psutil
 from enginehouse.serving.scaling import Scaling
 from enginehouse.serving.types import ServedVersion
 
-from .conftest import PID, SHORT_SLEEP, make_version, running_pool
-from .test_pool import ask, until
+from .conftest import PID, SHORT_SLEEP, make_version, running_pool, until
+from .test_pool import ask
 
 Run = Callable[[Any], Any]
 

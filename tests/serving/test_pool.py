@@ -20,7 +20,7 @@ from enginehouse.core.errors import NotFound, ResourceExhausted, Unavailable
 from enginehouse.serving.pool import ServerPool
 from enginehouse.serving.types import ModelLoadError, ServedVersion
 
-from .conftest import ENGINE, LEAKS, PID, RAISE, SHORT_SLEEP, make_version, running_pool
+from .conftest import ENGINE, LEAKS, PID, RAISE, SHORT_SLEEP, make_version, running_pool, until
 
 ORDERED = "Prediction failed: Exception during sklearn prediction: as ordered"
 Run = Callable[[Any], Any]
@@ -32,14 +32,6 @@ async def ask(pool: ServerPool, version: ServedVersion, *numbers: int) -> Any:
     assert answer.status == 200
     value = json.loads(answer.body)
     return value.get("predictions", value.get("error"))
-
-
-async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    """Wait for something another process does."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
 
 
 def test_deploy_loads_once_and_predict_answers(run: Run, obedient: ServedVersion, tmp_path: Path) -> None:
