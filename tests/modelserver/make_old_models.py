@@ -41,8 +41,9 @@ joblib.dump(xgboost.XGBClassifier(n_estimators=5).fit(features, labels), folder(
 
 # An Estimator whose export has no serving_default, as those of raw features have not.
 columns = [tf.feature_column.numeric_column("x", shape=[4])]
-estimator = tf.estimator.DNNClassifier([8], columns, n_classes=3)
-train = tf.estimator.inputs.numpy_input_fn({"x": features.astype(np.float32)}, labels, num_epochs=30, shuffle=True)
+run = tf.estimator.RunConfig(tf_random_seed=1)
+estimator = tf.estimator.DNNClassifier([8], columns, n_classes=3, config=run)
+train = tf.estimator.inputs.numpy_input_fn({"x": features.astype(np.float32)}, labels, num_epochs=300, shuffle=True)
 estimator.train(train)
 
 
