@@ -95,7 +95,7 @@ def versions() -> None:
         mle versions create v2 --model iris --origin ./model/ --staging-bucket iris --runtime-version scikit-learn-1.9
         mle versions create v3 --model iris --config config.yaml --async
         mle versions create v4 --model iris --origin gs://iris/m --runtime-version 2.21 --explanation-method xrai
-        mle versions create v5 --model iris --image gcr.io/p/server:1 --predict-route /predict --health-route /health
+        mle versions create v5 --model iris --image localhost/server:1 --predict-route /predict --health-route /health
     """
 )
 @click.argument("version")
