@@ -107,11 +107,9 @@ class BlobDirectory:
             path = self.path(blob)
             try:
                 descriptor = make(path)
-            except FileNotFoundError:
-                if path.parent.is_dir():  # it is the source that is gone
-                    raise
+            except FileNotFoundError:  # the directory is missing, or the source, which is told now
                 path.parent.mkdir(parents=True, exist_ok=True)
-                continue
+                descriptor = make(path)
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             if path.exists():
                 return NewBlob(blob, path, descriptor)
