@@ -218,7 +218,7 @@ class TestPredict:
         [
             ([0], "[0]\n"),
             ([0.5, 1.0], "[0.5, 1.0]\n"),
-            (["setosa", "ü"], '["setosa", "ü"]\n'),
+            (["setosa", "ü"], "['setosa', 'ü']\n"),
             ([[0.25, 0.75]], "[[0.25, 0.75]]\n"),
             ([], "predictions: []\n"),
             (
@@ -226,7 +226,7 @@ class TestPredict:
                 "CLASS  SCORES\na      [0.5, 0.5]\nbb     [1.0, 0.0]\n",
             ),
             ([{"a.b": 1}], "A.B\n1\n"),
-            ([{"a": 1}, {"b": 2}], '[{"a": 1}, {"b": 2}]\n'),
+            ([{"a": 1}, {"b": 2}], "[{'a': 1}, {'b': 2}]\n"),
         ],
     )
     def test_output(self, mle: Mle, engine: FakeHttpEngine, tmp_path: Path, predictions: Any, text: str) -> None:

@@ -57,6 +57,6 @@ def test_the_quick_start_runs_as_it_stands(tmp_path: Path) -> None:
     finally:
         subprocess.run([shims / "mle", "down"], env=environment, capture_output=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert '["setosa", "versicolor", "virginica"]\n' in done.stdout
+    assert "['setosa', 'versicolor', 'virginica']\n" in done.stdout
     if shutil.which("curl"):
         assert '{"predictions": ["setosa"]}' in done.stdout.replace('":[', '": [')

@@ -89,9 +89,11 @@ def table(headers: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> str:
 
 
 def text_of(value: Any) -> str:
-    """A cell: text as it is, nothing for None, everything else as JSON."""
+    """A cell: text as it is, nothing for None, lists and objects as gcloud prints them, everything else as JSON."""
     if value is None:
         return ""
+    if isinstance(value, list | dict):
+        return str(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
