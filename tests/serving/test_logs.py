@@ -20,7 +20,7 @@ from enginehouse.sdk.client import Client, connect
 from enginehouse.serving.child import put_aside
 from enginehouse.serving.logs import PredictionLogs
 from enginehouse.serving.types import ServedVersion
-from enginehouse.telemetry.segments import LogRecord, SegmentStream
+from enginehouse.telemetry.segments import LogRecord, LogWriter, SegmentStream
 from enginehouse.telemetry.served import ACCESS, CONSOLE, version_log_path
 from enginehouse.testing.clock import FakeClock
 from enginehouse.testing.engine import EngineProcess, make_sdist
@@ -90,6 +90,24 @@ def test_whole_lines_are_taken_over_once(logs: Logs) -> None:
     for _ in range(2):
         logs.open().flush()
     assert [each.message for each in logs.read(CONSOLE)[3:]] == ["last of the old file", "first of the new one"]
+
+
+def test_a_full_disk_doubles_no_line(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = logs.open()
+    logs.console.write_bytes(b"one\n")
+    writer.flush()
+    logs.console.write_bytes(b"one\ntwo\nthree\n")
+    extend = LogWriter.extend
+
+    def fill_up(log: LogWriter, records: Any) -> None:
+        extend(log, records[:1])
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(LogWriter, "extend", fill_up)
+        writer.flush()
+    writer.flush()
+    assert [each.message for each in logs.read(CONSOLE)] == ["one", "two", "three"]
 
 
 # --- on an engine ---

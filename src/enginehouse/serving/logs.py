@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
@@ -64,6 +63,8 @@ class PredictionLogs:
         self._clock = clock
         self._waiting: deque[Access] = deque(maxlen=_MAX_WAITING)
         self._writing = threading.Lock()
+        self._writers: dict[tuple[str, str], LogWriter] = {}  # to open one reads the end of its file
+        self._taken: dict[str, tuple[int | None, int]] = {}  # file by inode, and how far it was taken over
         self._background = Background("prediction logs", self._pass, retry_s=_PASS_S)
 
     def start(self) -> None:
@@ -74,6 +75,8 @@ class PredictionLogs:
         """Write what there is, and end."""
         self._background.stop()
         self.flush()
+        for writer in self._writers.values():
+            writer.close()
 
     def access(
         self, uid: str, method: str, path: str, status: int, request_bytes: int, response_bytes: int, latency_s: float
@@ -100,27 +103,41 @@ class PredictionLogs:
             access = self._waiting.popleft()
             by_uid.setdefault(access.uid, []).append(access)
         for uid, accesses in by_uid.items():
-            with closing(LogWriter(version_log_path(self._logs_dir, uid, ACCESS), ACCESS, self._clock)) as writer:
-                for each in accesses:
-                    severity = "ERROR" if each.status >= 500 else "WARNING" if each.status >= 400 else "INFO"
-                    message = f"{each.method} {each.path} {each.status} {each.latency_s * 1000:.1f} ms"
-                    writer.append(severity, message, fields={"http": _http(each)}, timestamp_ns=each.time_ns)
+            writer = self._writer(uid, ACCESS)
+            for each in accesses:
+                severity = "ERROR" if each.status >= 500 else "WARNING" if each.status >= 400 else "INFO"
+                message = f"{each.method} {each.path} {each.status} {each.latency_s * 1000:.1f} ms"
+                writer.append(severity, message, fields={"http": _http(each)}, timestamp_ns=each.time_ns)
 
     def _follow(self, uid: str) -> None:
         """Take over the whole lines that were printed since the last one in the segment."""
+        writer = self._writer(uid, CONSOLE)
+        if uid not in self._taken:
+            self._taken[uid] = writer.last_fields.get("inode"), writer.last_fields.get("end", 0)
         path = self._console(uid)
-        with closing(LogWriter(version_log_path(self._logs_dir, uid, CONSOLE), CONSOLE, self._clock)) as writer:
-            inode, at = writer.last_fields.get("inode"), writer.last_fields.get("end", 0)
-            files = [each for each in (put_aside(path), path) if each.exists()]
-            inodes = [each.stat().st_ino for each in files]
-            first = inodes.index(inode) if inode in inodes else 0
-            for each, each_inode in list(zip(files, inodes, strict=True))[first:]:
+        files = [(each.stat().st_ino, each) for each in (put_aside(path), path) if each.exists()]
+        last, end = self._taken[uid]
+        known = [inode for inode, _ in files]
+        try:
+            for inode, each in files[known.index(last) if last in known else 0 :]:
                 with each.open("rb") as file:
-                    file.seek(at if each_inode == inode else 0)
-                    _take_over(file, each_inode, writer)
+                    file.seek(end if inode == last else 0)
+                    self._taken[uid] = inode, _take_over(file, inode, writer)
+        except OSError:  # some lines may be written: the segment tells which
+            self._writers.pop((uid, CONSOLE)).close()
+            del self._taken[uid]
+            raise
+
+    def _writer(self, uid: str, kind: str) -> LogWriter:
+        writer = self._writers.get((uid, kind))
+        if writer is None:
+            writer = LogWriter(version_log_path(self._logs_dir, uid, kind), kind, self._clock)
+            self._writers[uid, kind] = writer
+        return writer
 
 
-def _take_over(file: BinaryIO, inode: int, writer: LogWriter) -> None:
+def _take_over(file: BinaryIO, inode: int, writer: LogWriter) -> int:
+    """Write what follows in whole lines, each with its end; the end of the last one."""
     at = file.tell()
     while lines := [line for line in file.readlines(_READ_BYTES) if line.endswith(b"\n")]:
         records = []
@@ -129,6 +146,7 @@ def _take_over(file: BinaryIO, inode: int, writer: LogWriter) -> None:
             text = line.decode("utf-8", "replace").rstrip("\r\n")
             records.append(("INFO", text, {"inode": inode, "end": at}))
         writer.extend(records)
+    return at
 
 
 def _http(access: Access) -> dict[str, Any]:
