@@ -14,7 +14,10 @@ from typing import Any
 import joblib
 import pytest
 import uvloop
+from click.testing import CliRunner
 
+from enginehouse.cli.invocation import Invocation
+from enginehouse.cli.tree import root
 from enginehouse.core.errors import AlreadyExists
 from enginehouse.core.names import ObjectUri, VersionName
 from enginehouse.sdk.client import Client
@@ -142,3 +145,11 @@ def deploy(client: Client, model_id: str, version_id: str, estimator: Any) -> No
     uri = f"gs://models/{model_id}/{version_id}"
     body = {"name": version_id, "deploymentUri": uri, "runtimeVersion": "scikit-learn-1.9"}
     client.operations.wait(client.versions(model_id).create(body))
+
+
+def run_mle(data_dir: Path, *arguments: str) -> str:
+    """What a command that must work prints, asked of the engine in `data_dir`."""
+    flags = ["--data-dir", str(data_dir)]
+    done = CliRunner().invoke(root, [*arguments, *flags], obj=Invocation(), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output

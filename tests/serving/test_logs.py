@@ -6,15 +6,13 @@ import io
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from enginehouse.cli.invocation import Invocation
-from enginehouse.cli.tree import root
 from enginehouse.core.names import ObjectUri, VersionName
 from enginehouse.sdk.client import Client, connect
 from enginehouse.serving.child import put_aside
@@ -24,6 +22,8 @@ from enginehouse.telemetry.segments import LogRecord, LogWriter, SegmentStream
 from enginehouse.telemetry.served import ACCESS, CONSOLE, version_log_path
 from enginehouse.testing.clock import FakeClock
 from enginehouse.testing.engine import EngineProcess, make_sdist
+
+from .conftest import run_mle
 
 
 class Logs:
@@ -150,11 +150,7 @@ def client(tmp_path: Path) -> Iterator[Client]:
 def test_the_logs_of_a_version_are_read(client: Client, tmp_path: Path) -> None:
     """Slow: an engine, a package to install and a model server."""
 
-    def mle(*arguments: str) -> str:
-        flags = ["--data-dir", str(tmp_path / "data")]
-        done = CliRunner().invoke(root, [*arguments, *flags], obj=Invocation(), catch_exceptions=False)
-        assert done.exit_code == 0, done.output
-        return done.output
+    mle = partial(run_mle, tmp_path / "data")
 
     def entries(kind: str, n_wanted: int) -> list[Any]:
         """Those of a kind, as soon as there are so many."""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from sklearn.linear_model import LinearRegression
 
-from enginehouse.cli.invocation import Invocation
-from enginehouse.cli.tree import root
 from enginehouse.core.errors import InvalidArgument
 from enginehouse.sdk.client import Client, connect
 from enginehouse.serving.recording import RequestRecorder, Row
@@ -22,7 +20,7 @@ from enginehouse.storage.local import LocalObjectStore
 from enginehouse.testing.clock import FakeClock
 from enginehouse.testing.engine import EngineProcess
 
-from .conftest import deploy
+from .conftest import deploy, run_mle
 
 TABLE = "my-project.monitoring.iris"
 
@@ -144,12 +142,7 @@ def client(tmp_path: Path) -> Iterator[Client]:
 def test_requests_of_a_version_are_queried(client: Client, tmp_path: Path) -> None:
     """Slow: an engine and a model server."""
 
-    def mle(*arguments: str) -> str:
-        flags = ["--data-dir", str(tmp_path / "data")]
-        done = CliRunner().invoke(root, [*arguments, *flags], obj=Invocation(), catch_exceptions=False)
-        assert done.exit_code == 0, done.output
-        return done.output
-
+    mle = partial(run_mle, tmp_path / "data")
     versions = client.versions("double")
     for _ in range(3):
         client.predict("double", None, [[1.0]])  # on a lent connection from the second on
