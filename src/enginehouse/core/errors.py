@@ -147,7 +147,10 @@ class DeadlineExceeded(EngineError):
     code, status, http_status = 4, "DEADLINE_EXCEEDED", 504
 
 
+BY_STATUS: dict[str, type[EngineError]] = {kind.status: kind for kind in EngineError.__subclasses__()}
+"""The errors by their status names, such as "NOT_FOUND"."""
+
+
 def error_of(status: str, message: str) -> EngineError:
-    """The error of a status name, such as "NOT_FOUND"; `Internal` where there is none of that name."""
-    kinds = {kind.status: kind for kind in EngineError.__subclasses__()}
-    return kinds.get(status, Internal)(message)
+    """The error of a status name; `Internal` where there is none of that name."""
+    return BY_STATUS.get(status, Internal)(message)

@@ -19,7 +19,6 @@ class EngineUnreachable(Unavailable):
     """No engine answers at the address; the message says how to start one."""
 
 
-_BY_STATUS: dict[str, type[EngineError]] = {cls.status: cls for cls in EngineError.__subclasses__()}
 _BY_CODE: dict[int, type[EngineError]] = {
     400: errors.InvalidArgument,
     401: errors.Unauthenticated,
@@ -37,7 +36,7 @@ _BY_CODE: dict[int, type[EngineError]] = {
 
 def error_from_rpc_status(status: dict[str, Any]) -> EngineError:
     """The error of a google.rpc.Status with a gRPC code, as a finished operation carries it."""
-    by_grpc_code = {cls.code: cls for cls in _BY_STATUS.values()}
+    by_grpc_code = {cls.code: cls for cls in errors.BY_STATUS.values()}
     return _build(by_grpc_code.get(int(status.get("code", 13)), errors.Internal), status)
 
 
@@ -55,7 +54,7 @@ def error_from_response(http_status: int, body: bytes) -> EngineError:
     if not isinstance(told, dict):
         text = told if isinstance(told, str) else body[:2000].decode("utf-8", "replace").strip()
         return _of_code(http_status)(f"HTTP {http_status}: {text}" if text else f"HTTP {http_status}")
-    return _build(_BY_STATUS.get(str(told.get("status", "")), _of_code(http_status)), told)
+    return _build(errors.BY_STATUS.get(str(told.get("status", "")), _of_code(http_status)), told)
 
 
 def _of_code(http_status: int) -> type[EngineError]:
