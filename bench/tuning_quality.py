@@ -107,7 +107,8 @@ def version_of(algorithm: str) -> str:
         return ENVIRONMENTS[algorithm][0].split("==")[1]
     if algorithm != OURS:
         return "1"
-    contents = b"".join(path.read_bytes() for path in sorted(SOURCES.rglob("*.py")) if "stopping" not in path.parts)
+    sources = [*sorted((SOURCES / "algorithms").rglob("*.py")), SOURCES / "search.py", SOURCES / "space.py"]
+    contents = b"".join(path.read_bytes() for path in sources)
     return hashlib.sha256(contents).hexdigest()[:12]
 
 

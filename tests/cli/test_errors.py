@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,3 +159,36 @@ def test_confirmations_are_asked_on_a_terminal_only(
     assert asked == ["Do you want to continue"]
     assert len(engine.of("DELETE")) == 1
     assert mle("models", "delete", "m", "--quiet").code == 0
+
+
+def test_an_interrupt_while_the_process_ends_shows_no_traceback() -> None:
+    program = """
+import threading, time
+import enginehouse.cli.tree as tree
+from enginehouse.cli.main import main
+
+def run():
+    threading.Thread(target=threading.Event().wait).start()  # Python waits for it
+    print("done", flush=True)
+    return 0
+
+tree.run = run
+main()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "done\n"
+    deadline = time.monotonic() + 10
+    while catches(process.pid, signal.SIGINT) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _out, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (-signal.SIGINT, "")
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether the process has a handler of its own for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught, 16) >> (number - 1) & 1)

@@ -13,4 +13,8 @@ def main() -> None:
         code = run()
     except KeyboardInterrupt:
         code = 130
+
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python would show a traceback if it came while threads are joined
     sys.exit(code)
