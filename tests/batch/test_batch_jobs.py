@@ -13,6 +13,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import psutil
 import pytest
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
@@ -155,23 +156,20 @@ def test_wrong_requests(client: Client) -> None:
 
 
 def processes(data_dir: Path) -> dict[str, list[int]]:
-    """The processes of the jobs of an engine: runners, coordinators and workers."""
+    """The processes of the jobs of an engine: runners, coordinators and their forks, the workers."""
     found: dict[str, list[int]] = {"runner": [], "coordinator": [], "worker": []}
-    for entry in Path("/proc").iterdir():
+    for process in psutil.process_iter():
         try:
-            command = (entry / "cmdline").read_bytes()
-            if os.fsencode(str(data_dir)) not in (entry / "environ").read_bytes():
+            if os.fsencode(str(data_dir)) not in Path(f"/proc/{process.pid}/environ").read_bytes():
                 continue
-        except OSError:
+            command, parent = " ".join(process.cmdline()), process.parent()
+        except (psutil.Error, OSError):
             continue
-        for kind, mark in (
-            ("worker", b"--worker"),
-            ("coordinator", b"bootstrap.py"),
-            ("runner", b"replica/__main__"),
-        ):
-            if mark in command:
-                found[kind].append(int(entry.name))
-                break
+        if "replica/__main__" in command:
+            found["runner"].append(process.pid)
+        elif "bootstrap.py" in command:
+            is_fork = parent is not None and "bootstrap.py" in " ".join(parent.cmdline())
+            found["worker" if is_fork else "coordinator"].append(process.pid)
     return found
 
 

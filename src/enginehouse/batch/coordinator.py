@@ -10,15 +10,19 @@ Each step may be cut short by a kill and repeated; see `write` for why nothing i
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import io
 import json
+import multiprocessing
 import os
-import selectors
 import signal
-import subprocess
 import sys
 import tempfile
 from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +34,9 @@ from enginehouse.batch.write import Counts, Output
 
 _MAX_ATTEMPTS = 3
 _TICK_S = 0.5
-_ENTRY = Path(__file__).parent / "entry" / "enginehouse_batch.py"
+_FORK = multiprocessing.get_context("fork")
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+"""All workers together have as many computing threads as there are cores."""
 _REPLICA_DIRECTORY = "ENGINEHOUSE_REPLICA"
 _REPORT = "report.json"
 
@@ -150,6 +156,7 @@ class Coordinator:
                 if progress.is_due:
                     print(progress.line(workers.count))
                     self._report(progress.counts, self._task["workers"])
+            print(progress.line(workers.count))
         finally:
             workers.close()
         return total
@@ -201,7 +208,10 @@ class Coordinator:
 
 
 class Workers:
-    """The worker processes of a job.
+    """The worker processes of a job: forks of this one, which imports the framework once for all of them.
+
+    The first one begins alone, so that no other delays it and a model that can't be loaded is told once. The others
+    follow when it has the model, as many as there is work for.
 
     Args:
         task: what each of them gets.
@@ -211,13 +221,20 @@ class Workers:
 
     def __init__(self, task: dict[str, Any], splits: list[Split], count: int) -> None:
         self.count = count
-        self._task = task
+        threads = str(max(1, len(os.sched_getaffinity(0)) // count))
+        for variable in _THREAD_VARIABLES:
+            os.environ.setdefault(variable, threads)
+        # Only now: they read these variables, and a job that has nothing left to do needs no framework.
+        from enginehouse.batch.worker import loader, work
+
+        self._work = partial(work, task, len(splits), loader(task["framework"]))
+        gc.freeze()  # or the workers' collections would copy what they share
         self._splits = splits
-        self._selector = selectors.DefaultSelector()
-        self._running: list[_WorkerProcess] = []
+        self._running: list[_Worker] = []
+        self._has_loaded = False
         self._attempts: dict[int, int] = {}
 
-    def run(self, todo: list[int]) -> Any:
+    def run(self, todo: list[int]) -> Iterator[dict[str, Any]]:
         """Have the splits predicted; yields what the workers tell, and {} now and then.
 
         Raises:
@@ -226,32 +243,34 @@ class Workers:
         queue = deque(todo)
         left = set(todo)
         while left:
-            while len(self._running) < min(self.count, len(left)):
-                self._start()
+            self._start_for(len(queue))
             for worker in self._running:
                 if worker.is_free and queue:
-                    worker.give(queue.popleft(), self._splits)
-            for key, _events in self._selector.select(_TICK_S):
-                worker = key.data
-                for message in worker.messages():
-                    if "failed" in message:
-                        raise BatchFailed(message["failed"])
-                    if "done" in message:
-                        left.discard(message["done"])
-                    yield message
-                if worker.has_ended:
+                    split = queue.popleft()
+                    worker.give(split, self._splits[split])
+            ready = wait([worker.connection for worker in self._running], _TICK_S)
+            for worker in [each for each in self._running if each.connection in ready]:
+                message = worker.message()
+                if message is None:
                     self._bury(worker, queue, left)
+                    continue
+                if "failed" in message:
+                    raise BatchFailed(message["failed"])
+                self._has_loaded |= "ready" in message
+                left.discard(message.get("done", -1))
+                yield message
             yield {}
 
-    def _start(self) -> None:
-        worker = _WorkerProcess(self._task, threads=max(1, len(os.sched_getaffinity(0)) // self.count))
-        self._running.append(worker)
-        self._selector.register(worker.pipe, selectors.EVENT_READ, worker)
+    def _start_for(self, n_waiting: int) -> None:
+        """As many workers as there are splits that nobody has."""
+        most = self.count if self._has_loaded else 1
+        without_split = sum(worker.split is None for worker in self._running)
+        for _ in range(min(most - len(self._running), n_waiting - without_split)):
+            self._running.append(_Worker(self._work, [each.connection for each in self._running]))
 
-    def _bury(self, worker: _WorkerProcess, queue: deque[int], left: set[int]) -> None:
-        self._selector.unregister(worker.pipe)
+    def _bury(self, worker: _Worker, queue: deque[int], left: set[int]) -> None:
         self._running.remove(worker)
-        how = worker.close()
+        how = worker.end()
         split = worker.split
         if split is None or split not in left:
             self._count_death(-1, f"A worker {how} before it had a split.")
@@ -271,62 +290,57 @@ class Workers:
         """End them all."""
         for worker in self._running:
             worker.process.kill()
-            worker.close()
-        self._selector.close()
+            worker.end()
 
 
-class _WorkerProcess:
-    def __init__(self, task: dict[str, Any], *, threads: int) -> None:
-        ours, theirs = os.pipe()
-        environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-        self.process = subprocess.Popen(
-            [sys.executable, str(_ENTRY), "--worker", str(theirs), json.dumps(task)],
-            stdin=subprocess.PIPE,
-            pass_fds=[theirs],
-            env=environment,
-        )
-        os.close(theirs)
-        os.set_blocking(ours, False)
-        self.pipe = ours
+class _Worker:
+    """A worker process, seen from the coordinator.
+
+    Args:
+        work: what it does with its end of a connection.
+        others: the ends of other connections, which it inherits but must not hold open.
+
+    Attributes:
+        split: that it has at the moment.
+        is_free: it waits for one.
+    """
+
+    def __init__(self, work: Callable[[Connection], None], others: list[Connection]) -> None:
+        self.connection, theirs = _FORK.Pipe()
+        self.process = _FORK.Process(target=_begin, args=(work, theirs, [*others, self.connection]))
+        self.process.start()
+        theirs.close()
         self.split: int | None = None
-        self.has_ended = False
         self.is_free = False
-        self._partial = b""
 
-    def give(self, split: int, splits: list[Split]) -> None:
-        """Hand it a split. One that is just dying shows so on its pipe."""
+    def give(self, split: int, pieces: Split) -> None:
+        """Hand it a split. One that is just dying shows so in its next message."""
         self.split, self.is_free = split, False
-        order = {"split": split, "splits": len(splits), "pieces": [piece.to_json() for piece in splits[split]]}
-        assert self.process.stdin is not None
+        with contextlib.suppress(ConnectionError):
+            self.connection.send((split, pieces))
+
+    def message(self) -> dict[str, Any] | None:
+        """What it tells next; None when it has ended."""
         try:
-            self.process.stdin.write(json.dumps(order).encode() + b"\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass
+            message: dict[str, Any] = self.connection.recv()
+        except (EOFError, ConnectionError):
+            return None
+        if "done" in message:
+            self.split = None
+        self.is_free |= "done" in message or "ready" in message
+        return message
 
-    def messages(self) -> list[dict[str, Any]]:
-        """What it told since the last look."""
-        data = os.read(self.pipe, 1 << 16)
-        self.has_ended = not data
-        lines = (self._partial + data).split(b"\n")
-        self._partial = lines.pop()
-        found: list[dict[str, Any]] = [json.loads(line) for line in lines]
-        for message in found:
-            if "done" in message or "ready" in message:
-                self.is_free = True
-            if "done" in message:
-                self.split = None
-        return found
-
-    def close(self) -> str:
+    def end(self) -> str:
         """Let go of it when it has ended or is about to; how it ended."""
-        os.close(self.pipe)
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.close()
-        except BrokenPipeError:
-            pass
-        code = self.process.wait()
-        if code < 0:
+        self.connection.close()
+        self.process.join()
+        code = self.process.exitcode
+        if code and code < 0:
             return f"was ended by {signal.Signals(-code).name}"
         return f"ended with exit status {code}"
+
+
+def _begin(work: Callable[[Connection], None], connection: Connection, others: list[Connection]) -> None:
+    for other in others:
+        other.close()
+    work(connection)

@@ -1,9 +1,9 @@
-"""A worker process: loads the model, then predicts the splits that the coordinator names on stdin, one at a time.
+"""A worker process: loads the model, then predicts the splits that the coordinator names, one at a time.
 
-It tells on a pipe of its own how it goes, a JSON object per line:
+An order is the number of a split and its pieces. Back come dictionaries:
 
-    {"ready": true}                                              the model is loaded
-    {"bytes": N, "predictions": N, "errors": N}                  of the split at hand since the last such line
+    {"ready": True}                                              the model is loaded
+    {"bytes": N, "predictions": N, "errors": N}                  of the split at hand since the last such message
     {"done": SPLIT, "predictions": N, "errors": N}               the split is committed
     {"failed": "…"}                                              the job can't go on; the process ends
 
@@ -18,15 +18,20 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from enginehouse.batch.objects import ObjectError, Objects
 from enginehouse.batch.read import DamagedInput, blocks, first_line
 from enginehouse.batch.run import Predictor
-from enginehouse.batch.split import Piece
+from enginehouse.batch.split import Piece, Split
 from enginehouse.batch.write import Output, Shard
 from enginehouse.modelserver import adapters
+from enginehouse.modelserver.adapters.base import Adapter
 from enginehouse.modelserver.errors import ModelServerError
 
 if TYPE_CHECKING:
@@ -35,21 +40,30 @@ if TYPE_CHECKING:
 _TELL_EVERY_S = 0.5
 
 
-def main(arguments: list[str]) -> int:
-    """Run until stdin ends. The arguments: `--worker DESCRIPTOR TASK`."""
+def loader(framework: str) -> Callable[[Path], Adapter]:
+    """What loads the job's model; imports the framework."""
+    return adapters.loader(framework, _outside())
+
+
+def work(task: dict[str, Any], n_splits: int, load: Callable[[Path], Adapter], coordinator: Connection) -> None:
+    """Run until the coordinator closes its end. The only thing that this process does.
+
+    Args:
+        task: see `jobs.program`.
+        n_splits: how many the job has.
+        load: what `loader` gave.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    descriptor, task = int(arguments[1]), json.loads(arguments[2])
-    with os.fdopen(descriptor, "w") as pipe:
-        try:
-            _Worker(task, _Teller(pipe)).run()
-        except BrokenPipeError:
-            return 1  # the coordinator is gone
-        except (ModelServerError, DamagedInput, ObjectError) as error:
-            if not isinstance(error, DamagedInput):
-                traceback.print_exc()
-            print(json.dumps({"failed": str(error)}), file=pipe, flush=True)
-            return 1
-    return 0
+    np.random.seed()  # or all forks of a process draw the same
+    try:
+        _Worker(task, n_splits, load, coordinator).run()
+    except ConnectionError:
+        sys.exit(1)  # the coordinator is gone
+    except (ModelServerError, DamagedInput, ObjectError) as error:
+        if not isinstance(error, DamagedInput):
+            traceback.print_exc()
+        coordinator.send({"failed": str(error)})
+        sys.exit(1)
 
 
 def _outside() -> Outside | None:
@@ -66,13 +80,10 @@ def _outside() -> Outside | None:
 class _Teller:
     """The way to the coordinator; sums up what is told often."""
 
-    def __init__(self, pipe: Any) -> None:
-        self._pipe = pipe
+    def __init__(self, coordinator: Connection) -> None:
+        self.tell = coordinator.send
         self._told_at = 0.0
         self._sums = {"bytes": 0, "predictions": 0, "errors": 0}
-
-    def tell(self, value: dict[str, Any]) -> None:
-        print(json.dumps(value), file=self._pipe, flush=True)
 
     def add(self, **more: int) -> None:
         for key, number in more.items():
@@ -88,15 +99,20 @@ class _Teller:
 
 
 class _Worker:
-    def __init__(self, task: dict[str, Any], teller: _Teller) -> None:
+    def __init__(
+        self, task: dict[str, Any], n_splits: int, load: Callable[[Path], Adapter], coordinator: Connection
+    ) -> None:
         self._task = task
-        self._teller = teller
+        self._n_splits = n_splits
+        self._load = load
+        self._coordinator = coordinator
+        self._teller = _Teller(coordinator)
         self._objects = Objects.from_environment()
         self._output = Output.parse(task["outputPath"], task["run"])
         self._headers: dict[str, bytes] = {}
 
     def run(self) -> None:
-        adapter = adapters.load(self._task["framework"], Path(self._task["directory"]), _outside())
+        adapter = self._load(Path(self._task["directory"]))
         adapter.self_test()
         self._predictor = Predictor(
             adapter,
@@ -106,12 +122,18 @@ class _Worker:
             batch_rows=self._task["batchSize"],
         )
         self._teller.tell({"ready": True})
-        for line in sys.stdin:
-            order = json.loads(line)
-            self._predict(order["split"], [Piece(**piece) for piece in order["pieces"]], order["splits"])
+        for split, pieces in self._orders():
+            self._predict(split, pieces)
 
-    def _predict(self, split: int, pieces: list[Piece], n_splits: int) -> None:
-        with Shard(self._output, split, n_splits) as shard:
+    def _orders(self) -> Iterator[tuple[int, Split]]:
+        while True:
+            try:
+                yield self._coordinator.recv()
+            except EOFError:
+                return
+
+    def _predict(self, split: int, pieces: Split) -> None:
+        with Shard(self._output, split, self._n_splits) as shard:
             for piece in pieces:
                 header = self._header(piece)
                 position = piece.start

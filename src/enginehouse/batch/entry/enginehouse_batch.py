@@ -40,8 +40,6 @@ if __name__ == "__main__":
     package = types.ModuleType("enginehouse")
     package.__path__ = [ROOMS]
     sys.modules["enginehouse"] = package
-    if sys.argv[1:2] == ["--worker"]:
-        from enginehouse.batch.worker import main
-    else:
-        from enginehouse.batch.coordinator import main
+    from enginehouse.batch.coordinator import main
+
     sys.exit(main(sys.argv[1:]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,17 +33,26 @@ def load(framework: str, directory: Path, outside: Outside | None = None) -> Ada
     Raises:
         ModelLoadError: the model cannot be loaded, or nobody knows the framework.
     """
+    return loader(framework, outside)(directory)
+
+
+def loader(framework: str, outside: Outside | None = None) -> Callable[[Path], Adapter]:
+    """What loads a model's directory as `load` does, with the framework imported by now.
+
+    Raises:
+        ModelLoadError: nobody knows the framework.
+    """
     if outside is not None:
         from enginehouse.modelserver.adapters.outside import load_outside
 
-        return load_outside(framework, directory, outside)
+        return partial(load_outside, framework, outside=outside)
     if framework.startswith(CUSTOM):
         from enginehouse.modelserver.adapters.custom import CustomAdapter
 
-        return CustomAdapter.load(directory, framework[len(CUSTOM) :])
+        return partial(CustomAdapter.load, class_name=framework[len(CUSTOM) :])
     place = _ADAPTERS.get(framework)
     if place is None:
         raise ModelLoadError(f"Unknown framework {framework!r}; use one of {', '.join(_ADAPTERS)}.")
     module_name, class_name = place
     adapter: type[Adapter] = getattr(import_module(f"{__name__}.{module_name}"), class_name)
-    return adapter.load(directory)
+    return adapter.load
