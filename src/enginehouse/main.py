@@ -77,6 +77,7 @@ from enginehouse.registry.traffic import TrafficService
 from enginehouse.registry.uses import VersionUses
 from enginehouse.runtimes.cache import RuntimeCache
 from enginehouse.runtimes.catalogue import Catalogue
+from enginehouse.serving.hearing import Hearing
 from enginehouse.serving.inference import Inference
 from enginehouse.serving.limits import Limits
 from enginehouse.serving.logs import PredictionLogs
@@ -283,14 +284,23 @@ class Composition:
             settings.requests_bucket,
             clock,
             after_s=settings.requests_flush_s,
+            hear=lambda: self._hearing.hear(),
         )
-        self._logs = PredictionLogs(settings.server_logs_dir, self._pool.groups, self._pool.log_path, clock)
+        self._logs = PredictionLogs(
+            settings.server_logs_dir,
+            self._pool.groups,
+            self._pool.log_path,
+            clock,
+            hear=lambda: self._hearing.hear(),
+        )
+        self._hearing = Hearing(self._recorder.keep, self._logs.tell)
         self._predict = PredictApp(
             directory,
             self._pool,
             max_body_bytes=settings.max_body_bytes,
             record=self._recorder.record,
             log_access=self._logs.access,
+            listen_to=self._hearing.listen_to,
             roll_back=self._roll_back_traffic,
         )
         self._rpc_server = _rpc_server() if settings.grpc_port >= 0 else None

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
 import random
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -25,13 +27,17 @@ from hypothesis import strategies as st
 from enginehouse.api.lendable import LendableProtocol
 from enginehouse.modelserver.journal import Journal, counts
 from enginehouse.modelserver.lent import MAX_REQUEST_BYTES, Incomplete, Lent, NotOurs
+from enginehouse.modelserver.telling import Ring, Told
+from enginehouse.serving.hearing import Hearing
 from enginehouse.serving.lending import Head
+from enginehouse.serving.logs import Access
 from enginehouse.serving.metrics import render
 from enginehouse.serving.pool import ServerPool
+from enginehouse.serving.recording import Row
 from enginehouse.serving.router import PredictApp
-from enginehouse.serving.types import ServedVersion
+from enginehouse.serving.types import Sample, ServedVersion
 
-from .conftest import EXIT, PID, SLEEP, running_pool, until
+from .conftest import EXIT, PID, RAISE, SLEEP, running_pool, until
 
 Run = Callable[[Any], Any]
 PATH = "/v1/projects/p/models/m:predict"
@@ -55,7 +61,17 @@ class Front:
 
     def __init__(self, pool: ServerPool, version: ServedVersion) -> None:
         self.pool, self.version = pool, version
-        self.app = PredictApp(OneVersion(version), pool, max_body_bytes=1 << 20)
+        self.rows: list[Row] = []
+        self.accesses: list[Access] = []
+        self.hearing = Hearing(self.rows.append, self.accesses.append)
+        self.app = PredictApp(
+            OneVersion(version),
+            pool,
+            max_body_bytes=1 << 20,
+            record=lambda table, _share, *rest: self.rows.append(Row(table, *rest[:2], 0, *rest[2:])),
+            log_access=lambda uid, *rest: self.accesses.append(Access(uid, 0, *rest)),
+            listen_to=self.hearing.listen_to,
+        )
         self.port = 0
 
     @contextlib.asynccontextmanager
@@ -112,7 +128,10 @@ class Client:
 
 
 def request(*numbers: int, header: str = "x: y") -> bytes:
-    body = json.dumps({"instances": [[number] for number in numbers]})
+    return request_of(json.dumps({"instances": [[number] for number in numbers]}), header)
+
+
+def request_of(body: str, header: str = "x: y") -> bytes:
     head = f"POST {PATH} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n{header}\r\n\r\n"
     return (head + body).encode()
 
@@ -157,6 +176,59 @@ def test_what_is_counted_outlives_the_model_server(run: Run, obedient: ServedVer
     run(scenario())
 
 
+def test_lent_requests_are_told_of_as_others_are(run: Run, obedient: ServedVersion, tmp_path: Path) -> None:
+    version = dataclasses.replace(obedient, sample=Sample("p.d.t", 1.0), logs_access=True)
+    requests = [request(1), request(2), request(RAISE), request_of("nonsense"), request(3)]
+
+    async def ask(client: Client, data: bytes) -> None:
+        client.writer.write(data)
+        await client.receive()
+
+    async def scenario() -> None:
+        async with running_front(version, tmp_path) as front:
+            for data in requests:
+                async with Client(front) as client:  # the first of its connection, so the engine answers
+                    await ask(client, data)
+            rows, accesses = front.rows[:], front.accesses[:]
+            assert (len(rows), len(accesses)) == (4, 5)
+            async with Client(front) as client:
+                await client.predict(7)
+                front.rows.clear()
+                front.accesses.clear()
+                began_ns = time.time_ns()
+                for data in requests:
+                    await ask(client, data)
+                assert front.n_lent == 1
+                assert (front.rows, front.accesses) == ([], [])
+                await front.pool.groups()[0].nodes[0].stop()  # what it told outlives it
+                ended_ns = time.time_ns()
+                front.hearing.hear()
+                front.hearing.hear()
+            assert [row._replace(time_us=0) for row in front.rows] == rows
+            assert [each._replace(time_ns=0, latency_s=0) for each in front.accesses] == [
+                each._replace(latency_s=0) for each in accesses
+            ]
+            times = [each.time_ns for each in front.accesses]
+            assert began_ns < times[0] < times[-1] < ended_ns
+            assert {row.time_us for row in front.rows} <= {time // 1000 for time in times}
+            assert all(0 < each.latency_s < (ended_ns - began_ns) / 1e9 for each in front.accesses)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("tells_all", [True, False])
+def test_a_share_of_lent_requests_is_kept(tells_all: bool) -> None:
+    with socket.socket() as unused:
+        lent = Lent(unused, 0, b"", b"", 0.0, (1, 0.25, tells_all))
+    lent.request = b"request"
+    told = [Told.unpack(record) for _ in range(2000) if (record := lent.tell(200, b"answer"))]
+    kept = [each for each in told if each.request]
+    assert len(told) == (2000 if tells_all else len(kept))
+    assert 380 < len(kept) < 620
+    assert {(each.request, each.answer) for each in kept} == {(b"request", b"answer")}
+    assert bool(lent.tell(500, b"answer")) == tells_all  # a failure has no row
+
+
 def test_another_head_goes_back_to_the_engine(run: Run, obedient: ServedVersion, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running_front(obedient, tmp_path) as front, Client(front) as client:
@@ -174,7 +246,7 @@ def test_a_connection_is_not_lent_while_its_next_request_is_answered(run: Run) -
     class Recorder:
         n_asked = 0
 
-        def lend(self, _connection: LendableProtocol, _head: Head) -> None:
+        def lend(self, _connection: LendableProtocol, _head: Head, _telling: None) -> None:
             self.n_asked += 1
 
     async def scenario() -> None:
@@ -189,7 +261,7 @@ def test_a_connection_is_not_lent_while_its_next_request_is_answered(run: Run) -
         async def app(scope: Any, receive: Any, send: Any) -> None:
             await turns.put(may_answer := asyncio.Event())
             await may_answer.wait()
-            scope["extensions"]["enginehouse.lend"](lender)
+            scope["extensions"]["enginehouse.lend"](lender, None)
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
             await send({"type": "http.response.body", "body": b"[]"})
 
@@ -364,6 +436,7 @@ def test_heads_that_are_not_lent(head: bytes) -> None:
 )
 def test_a_death_at_any_moment_is_settled(sent: int, read: int, usable: bool, left: bytes) -> None:
     journal = Journal(Journal.make())
+    ring = Ring(journal)
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as peer:
         connection, _ = listener.accept()
         with connection:
@@ -372,9 +445,11 @@ def test_a_death_at_any_moment_is_settled(sent: int, read: int, usable: bool, le
             base = counts(connection)
             assert base[1] == 0
             journal.answering(5, 0, 6, 7)
+            ring.prepare(b"record", 5)
             connection.sendall(b"answer"[:sent])
             connection.recv(read) if read else None
             assert journal.settle(5, connection, base) is usable
+            assert list(ring.take()) == [b"record"] * (sent == 6)
             connection.setblocking(False)
             try:
                 rest = connection.recv(100)

@@ -15,6 +15,7 @@ from sklearn.linear_model import LinearRegression
 
 from enginehouse.core.errors import InvalidArgument
 from enginehouse.sdk.client import Client, connect
+from enginehouse.serving import recording
 from enginehouse.serving.recording import RequestRecorder, Row
 from enginehouse.storage.local import LocalObjectStore
 from enginehouse.testing.clock import FakeClock
@@ -119,12 +120,16 @@ def test_a_share_is_sampled(tmp_path: Path, storage: LocalObjectStore, clock: Fa
     assert isinstance(into._waiting[0], Row)
 
 
-def test_memory_is_bounded(tmp_path: Path, storage: LocalObjectStore, clock: FakeClock) -> None:
+def test_memory_is_bounded(
+    tmp_path: Path, storage: LocalObjectStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "_MAX_WAITING_BYTES", 200)
     into = recorder(tmp_path, storage, clock)
-    large = bytes(20 * 1024 * 1024)
-    for _ in range(5):
-        into.record(TABLE, 1.0, "iris", "v1", large, b"{}")
-    assert len(into._waiting) == 3
+    for _ in range(2):
+        for number in range(10):
+            put(into, number)  # of 37 bytes
+        assert len(into._waiting) == 5
+        into._pass()
 
 
 # --- on an engine ---
@@ -152,15 +157,16 @@ def test_requests_of_a_version_are_queried(client: Client, tmp_path: Path) -> No
     table = f"{client.project}.monitoring.double"
     mle("versions", "update", "v1", "--model", "double", "--bigquery-table-name", table, "--sampling-percentage", "1")
     assert versions.get("v1")["requestLoggingConfig"] == {"bigqueryTableName": table, "samplingPercentage": 1.0}
-    assert client.predict("double", None, [[4.0]])["predictions"] == pytest.approx([8.0])
+    for _ in range(3):  # the first is answered by the engine, the others on the connection that it lent
+        assert client.predict("double", None, [[4.0]])["predictions"] == pytest.approx([8.0])
     assert client.predict("double", "v1", [[5.0]])["predictions"] == pytest.approx([10.0])
     assert table in mle("requests", "list")
     sql = "SELECT model, raw_data FROM monitoring.double ORDER BY raw_data"
     found = json.loads(mle("requests", "query", sql, "--format", "json"))
-    assert [json.loads(row["raw_data"])["instances"] for row in found] == [[[4.0]], [[5.0]]]
+    assert [json.loads(row["raw_data"])["instances"] for row in found] == [[[4.0]]] * 3 + [[[5.0]]]
     assert json.loads(mle("requests", "query", f"SELECT count(*) AS n FROM `{table}`", "--format", "json")) == [
-        {"n": 2}
+        {"n": 4}
     ]
     mle("versions", "update", "v1", "--model", "double", "--sampling-percentage", "0")
     client.predict("double", None, [[6.0]])
-    assert "2" in mle("requests", "query", "SELECT count(*) AS n FROM monitoring.double")
+    assert "4" in mle("requests", "query", "SELECT count(*) AS n FROM monitoring.double")

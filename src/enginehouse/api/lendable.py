@@ -1,7 +1,8 @@
 """The end of a client's connection that may be lent to a model server (`serving.lending`).
 
 `main` gives `LendableProtocol` to uvicorn. An application that has answered a request from a model server calls
-`scope["extensions"]["enginehouse.lend"]` with its lender; as soon as the answer is out, the connection is lent.
+`scope["extensions"]["enginehouse.lend"]` with its lender, and what that is to know where requests are told of (else
+None); as soon as the answer is out, the connection is lent.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from enginehouse.api.protocol import BoundedProtocol
-from enginehouse.serving.lending import Head, Lender
+from enginehouse.serving.lending import Head, Lender, Telling
 
 
 class LendableProtocol(BoundedProtocol):
@@ -20,7 +21,7 @@ class LendableProtocol(BoundedProtocol):
         self._received = b""
         self._at_boundary = True
         self._head: Head | None = None
-        self._offer: Lender | None = None
+        self._offer: tuple[Lender, Telling | None] | None = None
         self._lender: Lender | None = None
         self._slot = 0
         self._shutting_down = False
@@ -37,7 +38,7 @@ class LendableProtocol(BoundedProtocol):
         received, self._received = self._received, b""
         self._head = None
         self._at_boundary = False
-        extensions: dict[str, Any] = {"enginehouse.lend": lambda lender: self._accept(lender, received)}
+        extensions: dict[str, Any] = {"enginehouse.lend": lambda *offer: self._accept(offer, received)}
         if self._expired:
             extensions["enginehouse.expired"] = {}
             self._expired = False
@@ -47,21 +48,22 @@ class LendableProtocol(BoundedProtocol):
         super().on_message_complete()
         self._at_boundary = True
 
-    def _accept(self, lender: Lender, received: bytes) -> None:
+    def _accept(self, offer: tuple[Lender, Telling | None], received: bytes) -> None:
         self._head = Head.of(received) if received.startswith(b"POST ") else None
-        self._offer = lender
+        self._offer = offer
 
     def on_response_complete(self) -> None:
         is_last = not self.pipeline  # else the next request is being answered when uvicorn's part returns
         super().on_response_complete()
-        lender, self._offer = self._offer, None
+        offer, self._offer = self._offer, None
         head, self._head = self._head, None
-        if lender is None or head is None or not is_last or not self._at_boundary or self._shutting_down:
+        if offer is None or head is None or not is_last or not self._at_boundary or self._shutting_down:
             return
         if not self.cycle.keep_alive or self.transport.is_closing() or self.transport.get_write_buffer_size():
             return
         self.flow.pause_reading()
-        slot = lender.lend(self, head)
+        lender, telling = offer
+        slot = lender.lend(self, head, telling)
         if slot is None:
             self.flow.resume_reading()
             return

@@ -13,10 +13,13 @@ So a request is either still there, to be read by the engine, or its answer is o
     word 1        CLOCK_MONOTONIC in ns of the last answer on a lent connection
     word 2        number of such answers
     words 3 … 5   number of batches that were closed because they were full, idle, or at their deadline (`window`)
+    word 6        number of requests that were to be told of, and found no room (`telling`)
     words 8 … 63  per phase of a request (queue, decode, model, encode): requests by duration, then ns in all
-    word 64 + 4n  slot n: bytes written before the answer, and after it; bytes read after it; ns when it was peeked at
+    words 64, 65  bytes that were put into the ring of `telling`, and taken from it
+    words 66, 67  word 64 as it will be when the answer in a slot is out, and the number of that slot + 1
+    word 72 + 4n  slot n: bytes written before the answer, and after it; bytes read after it; ns when it was peeked at
 
-All are unsigned 64-bit words of this machine's order; bytes are counted from the moment of lending.
+All are unsigned 64-bit words of this machine's order; bytes are counted from the moment of lending. The ring follows.
 """
 
 from __future__ import annotations
@@ -31,13 +34,17 @@ import struct
 import termios
 
 N_SLOTS = 1024
-BUSY_SINCE, USED_AT, N_ANSWERS = 0, 1, 2
+BUSY_SINCE, USED_AT, N_ANSWERS, N_UNTOLD = 0, 1, 2, 6
 CLOSED = {"full": 3, "idle": 4, "deadline": 5}
 PHASES = {"queue": 8, "decode": 22, "model": 36, "encode": 50}
 BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 1.0, 10.0)
 """Upper bounds of the durations that are counted apart; longer ones are counted after them, then comes the sum."""
 N_COUNTERS = 64
-SIZE_BYTES = 8 * (64 + 4 * N_SLOTS)
+N_PUT, N_TAKEN, N_PREPARED, PREPARED_SLOT = 64, 65, 66, 67
+_SLOTS = 72
+RING_AT = -(-8 * (_SLOTS + 4 * N_SLOTS) // mmap.PAGESIZE) * mmap.PAGESIZE
+RING_BYTES = 64 * 1024 * 1024
+"""At most; memory is used for what waits there."""
 _SLOT = struct.Struct("=QQQ")
 _TCP_INFO_BYTES = 136
 _COUNTS = struct.Struct("=QQ")
@@ -48,14 +55,14 @@ class Journal:
     """A view of the shared memory; the file descriptor stays the caller's."""
 
     def __init__(self, fd: int) -> None:
-        self._memory = mmap.mmap(fd, SIZE_BYTES)
-        self.words = memoryview(self._memory).cast("Q")
+        self.memory = mmap.mmap(fd, RING_AT + RING_BYTES)
+        self.words = memoryview(self.memory)[:RING_AT].cast("Q")
 
     @staticmethod
     def make() -> int:
         """A file descriptor of a new one, all zero."""
         fd = os.memfd_create("journal")
-        os.ftruncate(fd, SIZE_BYTES)
+        os.ftruncate(fd, RING_AT + RING_BYTES)
         return fd
 
     def observe(self, phase: str, seconds: float, n_requests: int) -> None:
@@ -70,18 +77,19 @@ class Journal:
 
     def clear(self, slot: int) -> None:
         """Begin with a new connection."""
-        self.words[64 + 4 * slot : 68 + 4 * slot] = memoryview(bytes(32)).cast("Q")
+        first = _SLOTS + 4 * slot
+        self.words[first : first + 4] = memoryview(bytes(32)).cast("Q")
 
     def peeked(self, slot: int, now_ns: int) -> None:
         """A request was seen."""
-        self.words[67 + 4 * slot] = now_ns
+        self.words[_SLOTS + 4 * slot + 3] = now_ns
 
     def peeked_at(self, slot: int) -> int:
-        return self.words[67 + 4 * slot]
+        return self.words[_SLOTS + 4 * slot + 3]
 
     def answering(self, slot: int, written_before: int, written_after: int, read_after: int) -> None:
         """An answer will be sent, and its request dropped."""
-        _SLOT.pack_into(self._memory, 8 * (64 + 4 * slot), written_before, written_after, read_after)
+        _SLOT.pack_into(self.memory, 8 * (_SLOTS + 4 * slot), written_before, written_after, read_after)
 
     def settle(self, slot: int, connection: socket.socket, base: tuple[int, int]) -> bool:
         """After the death of the server: leave a connection at the start of a request.
@@ -92,9 +100,11 @@ class Journal:
         Returns:
             False when an answer is out in part, so that the connection is of no use any more.
         """
-        before, after, read_after = _SLOT.unpack_from(self._memory, 8 * (64 + 4 * slot))
+        before, after, read_after = _SLOT.unpack_from(self.memory, 8 * (_SLOTS + 4 * slot))
         written, read = (now - then for now, then in zip(counts(connection), base, strict=True))
         if written == after:
+            if self.words[PREPARED_SLOT] == slot + 1:
+                self.words[N_PUT] = self.words[N_PREPARED]
             if read < read_after:
                 with contextlib.suppress(OSError):  # the client is gone
                     connection.recv(read_after - read, socket.MSG_TRUNC | socket.MSG_DONTWAIT)

@@ -8,7 +8,7 @@ kernel (`journal` tells why, and why a death of this process loses nothing).
 
 Messages on the SEQPACKET socket to the engine, `struct` and payload:
 
-    LEND slot prefix_bytes   with a file descriptor; payload: the head up to the number, and from there on
+    LEND slot prefix_bytes   with a file descriptor; payload: `TELL`, the head up to the number, and from there on
     RECALL slot              engine: give it back; EVERY for all
     RETURN slot              server: the connection is the engine's again
 """
@@ -16,6 +16,7 @@ Messages on the SEQPACKET socket to the engine, `struct` and payload:
 from __future__ import annotations
 
 import contextlib
+import random
 import select
 import socket
 import struct
@@ -24,14 +25,17 @@ import time
 from http import HTTPStatus
 
 from enginehouse.modelserver.journal import N_ANSWERS, USED_AT, Journal
+from enginehouse.modelserver.telling import Ring, Told
 
 MESSAGE = struct.Struct("=BII")
+TELL = struct.Struct("=Id?")
+"""The number by which requests are told of (`telling`), the share that is told with its bodies, whether all are."""
 LEND, RECALL, RETURN = 1, 2, 3
 EVERY = 0xFFFFFFFF
 MAX_HEAD_BYTES = 8 * 1024
 MAX_REQUEST_BYTES = 32 * 1024
 """More is better read than peeked at: the kernel need not hold it all."""
-_MESSAGE_BYTES = MAX_HEAD_BYTES + MESSAGE.size
+_MESSAGE_BYTES = MESSAGE.size + TELL.size + MAX_HEAD_BYTES
 _FD_BYTES = socket.CMSG_LEN(4)
 _RECEIVE_FLAGS = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 _MAX_DIGITS = 7
@@ -55,31 +59,50 @@ class Lent:
         "again",
         "connection",
         "out",
+        "peeked_ns",
         "prefix",
         "read",
         "recalled",
+        "request",
         "request_bytes",
         "seen_s",
+        "share",
         "slot",
         "suffix",
+        "telling",
+        "tells_all",
+        "told",
         "written",
     )
 
-    def __init__(self, connection: socket.socket, slot: int, prefix: bytes, suffix: bytes, now_s: float) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        slot: int,
+        prefix: bytes,
+        suffix: bytes,
+        now_s: float,
+        tell: tuple[int, float, bool] = (0, 0.0, False),
+    ) -> None:
         self.connection = connection
         self.slot = slot
         self.prefix = prefix
         self.suffix = suffix
+        self.telling, self.share, self.tells_all = tell
         self.written = 0
         self.read = 0
         self.request_bytes = 0
         """Size of the request that is being answered; 0 between requests."""
         self.out = b""
         """What of its answer the kernel has not taken yet."""
+        self.request = b""
+        self.told = b""
+        """What the engine is told of it when its answer is out; nothing for b""."""
         self.again = False
         """More has arrived, or may have, than the request that is being answered."""
         self.recalled = False
         self.seen_s = now_s
+        self.peeked_ns = 0
 
     def body(self, data: bytes) -> bytes:
         """The body of the request that `data` begins with; sets `request_bytes`.
@@ -109,7 +132,18 @@ class Lent:
             raise Incomplete
         self.request_bytes = end
         self.again |= len(data) > end
-        return data[start:end]
+        self.request = data[start:end]
+        return self.request
+
+    def tell(self, status: int, body: bytes) -> bytes:
+        """What the engine wants to be told of the request and its answer."""
+        is_kept = status == HTTPStatus.OK and random.random() < self.share
+        if not is_kept and not self.tells_all:
+            return b""
+        took_ns = time.monotonic_ns() - self.peeked_ns
+        sizes = len(self.request), len(body)
+        bodies = (self.request, body) if is_kept else (b"", b"")
+        return Told(self.telling, status, *sizes, time.time_ns(), took_ns, *bodies).pack()
 
 
 class LentConnections:
@@ -125,6 +159,7 @@ class LentConnections:
         self._channel = channel
         self._journal = journal
         self._poll = poll
+        self._ring = Ring(journal)
         self._by_fd: dict[int, Lent] = {}
         self._buffer = bytearray(MAX_REQUEST_BYTES + MAX_HEAD_BYTES)
         self._view = memoryview(self._buffer)
@@ -148,9 +183,10 @@ class LentConnections:
                 return
             kind, slot, prefix_bytes = MESSAGE.unpack_from(message)
             if kind == LEND:
-                head = message[MESSAGE.size :]
+                tell = TELL.unpack_from(message, MESSAGE.size)
+                head = message[MESSAGE.size + TELL.size :]
                 connection = socket.socket(fileno=int.from_bytes(ancillary[0][2][:4], sys.byteorder))
-                lent = Lent(connection, slot, head[:prefix_bytes], head[prefix_bytes:], time.monotonic())
+                lent = Lent(connection, slot, head[:prefix_bytes], head[prefix_bytes:], time.monotonic(), tell)
                 self._by_fd[connection.fileno()] = lent
                 self._poll.register(connection, _EVENTS)
             else:
@@ -179,6 +215,8 @@ class LentConnections:
         end = lent.written + len(lent.out)
         self._journal.answering(lent.slot, lent.written, end, lent.read + lent.request_bytes)
         lent.seen_s = now_s
+        if lent.telling:
+            lent.told = lent.tell(status, body)
         return self._send_rest(lent)
 
     def look_after(self, now_s: float) -> None:
@@ -193,7 +231,8 @@ class LentConnections:
             size_bytes = lent.connection.recv_into(self._view, 0, socket.MSG_PEEK | socket.MSG_DONTWAIT)
             if size_bytes:
                 body = lent.body(bytes(self._view[:size_bytes]))
-                self._journal.peeked(lent.slot, time.monotonic_ns())
+                lent.peeked_ns = time.monotonic_ns()
+                self._journal.peeked(lent.slot, lent.peeked_ns)
                 return [(lent, body)]
         except BlockingIOError:
             return []
@@ -206,6 +245,8 @@ class LentConnections:
         return []
 
     def _send_rest(self, lent: Lent) -> list[tuple[Lent, bytes]]:
+        if lent.told:
+            self._ring.prepare(lent.told, lent.slot)
         try:
             sent = lent.connection.send(lent.out, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -224,6 +265,9 @@ class LentConnections:
         lent.read += size_bytes
         lent.request_bytes = 0
         self._journal.words[N_ANSWERS] += 1
+        if lent.told:
+            self._ring.put()
+            lent.told = b""
         if lent.recalled:
             self._give_back(lent)
         elif lent.again:
@@ -235,6 +279,8 @@ class LentConnections:
         fd = lent.connection.fileno()
         if self._by_fd.pop(fd, None) is None:
             return
+        if lent.told:
+            self._ring.withdraw()
         self._poll.unregister(fd)
         lent.connection.close()
         with contextlib.suppress(OSError):  # the engine is gone, and so are we soon

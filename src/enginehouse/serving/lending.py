@@ -13,10 +13,22 @@ import os
 import re
 import socket
 import time
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from enginehouse.modelserver.journal import BUSY_SINCE, N_ANSWERS, N_COUNTERS, N_SLOTS, USED_AT, Journal, counts
-from enginehouse.modelserver.lent import EVERY, LEND, MAX_HEAD_BYTES, MAX_REQUEST_BYTES, MESSAGE, RECALL
+from enginehouse.modelserver.journal import (
+    BUSY_SINCE,
+    N_ANSWERS,
+    N_COUNTERS,
+    N_SLOTS,
+    N_UNTOLD,
+    USED_AT,
+    Journal,
+    counts,
+)
+from enginehouse.modelserver.lent import EVERY, LEND, MAX_HEAD_BYTES, MAX_REQUEST_BYTES, MESSAGE, RECALL, TELL
+from enginehouse.modelserver.telling import Ring, Told
+from enginehouse.serving.types import ServedVersion
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,7})(?=\r\n)", re.IGNORECASE)
 _SPECIAL = re.compile(rb"\r\n(transfer-encoding|expect|upgrade|connection)[ \t]*:", re.IGNORECASE)
@@ -59,6 +71,13 @@ class Head(NamedTuple):
         return cls(head[:start], head[stop:])
 
 
+class Telling(NamedTuple):
+    """What is known of the requests on a lent connection beforehand: the version as it was then, and the path."""
+
+    version: ServedVersion
+    path: str
+
+
 class _Loan(NamedTuple):
     connection: Connection
     base: tuple[int, int]
@@ -70,6 +89,9 @@ class Lender:
     Args:
         channel: SEQPACKET socket to the model server.
         journal_fd: of the shared memory; closed here.
+
+    Attributes:
+        has_ended: whether the model server is gone, and all is settled.
     """
 
     def __init__(self, channel: socket.socket, journal_fd: int) -> None:
@@ -77,10 +99,13 @@ class Lender:
         self._channel = channel
         self._journal = Journal(journal_fd)
         os.close(journal_fd)
+        self._ring = Ring(self._journal)
+        self._tellings: list[Telling] = []
         self._loans: dict[int, _Loan | None] = {}
         self._free = list(range(N_SLOTS))
         self._all_returned: asyncio.Future[None] | None = None
         self._open = True
+        self.has_ended = False
         channel.setblocking(False)
         self._loop.add_reader(channel, self._receive)
 
@@ -108,8 +133,23 @@ class Lender:
         since_ns = self._journal.words[BUSY_SINCE]
         return (time.monotonic_ns() - since_ns) / 1e9 if since_ns else 0.0
 
-    def lend(self, connection: Connection, head: Head) -> int | None:
-        """Hand a connection over; its number here, or None when that cannot be done now."""
+    @property
+    def n_untold(self) -> int:
+        """Requests on lent connections that were to be told of, and found no room."""
+        return self._journal.words[N_UNTOLD]
+
+    def take_told(self) -> Iterator[tuple[Telling, Told]]:
+        """What the model server told since the last call, also after its end. From any thread, one at a time."""
+        for record in self._ring.take():
+            told = Told.unpack(record)
+            yield self._tellings[told.telling - 1], told
+
+    def lend(self, connection: Connection, head: Head, telling: Telling | None = None) -> int | None:
+        """Hand a connection over; its number here, or None when that cannot be done now.
+
+        Args:
+            telling: given where requests are to be told of, as its version says (`take_told`).
+        """
         if not self._open or not self._free or self._all_returned is not None:
             return None
         slot = self._free.pop()
@@ -118,7 +158,7 @@ class Lender:
             with _duplicate(connection) as duplicate:
                 base = counts(duplicate)
             self._journal.clear(slot)
-            message = MESSAGE.pack(LEND, slot, len(head.prefix)) + head.prefix + head.suffix
+            message = MESSAGE.pack(LEND, slot, len(head.prefix)) + self._tell(telling) + head.prefix + head.suffix
             socket.send_fds(self._channel, [message], [fd])
         except OSError:
             self._free.append(slot)
@@ -165,6 +205,16 @@ class Lender:
             self._end(slot, expired=expired)
             if loan is not None and not usable:
                 loan.connection.abort()
+        self.has_ended = True
+
+    def _tell(self, telling: Telling | None) -> bytes:
+        if telling is None:
+            return TELL.pack(0, 0.0, False)
+        if telling not in self._tellings:
+            self._tellings.append(telling)
+        sample = telling.version.sample
+        share = 0.0 if sample is None else sample.share
+        return TELL.pack(self._tellings.index(telling) + 1, share, telling.version.logs_access)
 
     def _receive(self) -> None:
         while True:

@@ -1,14 +1,16 @@
 """The logs of versions whose model asks for them: a line for each request, and what the model's code prints.
 
-In: requests from the router, and the plain files that model servers print to. Out: segments (`telemetry.served`) that
-the logging API reads. A request costs its caller one append to a list; a thread writes once a second.
+In: requests from the router and `hearing`, and the plain files that model servers print to. Out: segments
+(`telemetry.served`) that the logging API reads. A request costs its caller one append; a thread writes once a second.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
@@ -20,10 +22,12 @@ from enginehouse.serving.types import ServedVersion
 from enginehouse.telemetry.segments import LogWriter
 from enginehouse.telemetry.served import ACCESS, CONSOLE, version_log_path
 
+_log = logging.getLogger(__name__)
+
 _PASS_S = 1.0
 _READ_BYTES = 1024 * 1024
 _MAX_WAITING = 100_000
-"""What comes faster than the disk takes it is lost, the oldest first."""
+"""What comes faster than the disk takes it is dropped."""
 
 
 class Access(NamedTuple):
@@ -46,22 +50,31 @@ class Served(Protocol):
 
 
 class PredictionLogs:
-    """Writes them. `access` is called on the event loop, all else from any thread.
+    """Writes them. All may be called from any thread; `access` and `tell` cost the caller an append.
 
     Args:
         logs_dir: where the segments are.
         served: the versions that run, or did.
         console: the file that a version's model servers print to, by uid.
+        hear: called before lines are written; what waits elsewhere comes by `tell` then.
     """
 
     def __init__(
-        self, logs_dir: Path, served: Callable[[], Iterable[Served]], console: Callable[[str], Path], clock: Clock
+        self,
+        logs_dir: Path,
+        served: Callable[[], Iterable[Served]],
+        console: Callable[[str], Path],
+        clock: Clock,
+        *,
+        hear: Callable[[], None] = lambda: None,
     ) -> None:
         self._logs_dir = logs_dir
         self._served = served
         self._console = console
         self._clock = clock
-        self._waiting: deque[Access] = deque(maxlen=_MAX_WAITING)
+        self._hear = hear
+        self._waiting: deque[Access] = deque()
+        self._n_dropped = 0
         self._writing = threading.Lock()
         self._writers: dict[tuple[str, str], LogWriter] = {}  # to open one reads the end of its file
         self._taken: dict[str, tuple[int | None, int]] = {}  # file by inode, and how far it was taken over
@@ -83,7 +96,14 @@ class PredictionLogs:
     ) -> None:
         """A request of the version with that uid was answered."""
         now_ns = self._clock.time_ns()
-        self._waiting.append(Access(uid, now_ns, method, path, status, request_bytes, response_bytes, latency_s))
+        self.tell(Access(uid, now_ns, method, path, status, request_bytes, response_bytes, latency_s))
+
+    def tell(self, access: Access) -> None:
+        """A request was answered."""
+        if len(self._waiting) < _MAX_WAITING:
+            self._waiting.append(access)
+        else:
+            self._n_dropped += 1
 
     def flush(self) -> None:
         """Write what there is now."""
@@ -98,16 +118,17 @@ class PredictionLogs:
         return _PASS_S
 
     def _write_accesses(self) -> None:
+        self._hear()
         by_uid: dict[str, list[Access]] = {}
         while self._waiting:
             access = self._waiting.popleft()
             by_uid.setdefault(access.uid, []).append(access)
+        if self._n_dropped:
+            _log.warning("%d requests were not logged: they come faster than the disk takes them", self._n_dropped)
+            self._n_dropped = 0
         for uid, accesses in by_uid.items():
-            writer = self._writer(uid, ACCESS)
-            for each in accesses:
-                severity = "ERROR" if each.status >= 500 else "WARNING" if each.status >= 400 else "INFO"
-                message = f"{each.method} {each.path} {each.status} {each.latency_s * 1000:.1f} ms"
-                writer.append(severity, message, fields={"http": _http(each)}, timestamp_ns=each.time_ns)
+            accesses.sort(key=attrgetter("time_ns"))
+            self._writer(uid, ACCESS).extend(map(_record, accesses), times_ns=(each.time_ns for each in accesses))
 
     def _follow(self, uid: str) -> None:
         """Take over the whole lines that were printed since the last one in the segment."""
@@ -147,6 +168,12 @@ def _take_over(file: BinaryIO, inode: int, writer: LogWriter) -> int:
             records.append(("INFO", text, {"inode": inode, "end": at}))
         writer.extend(records)
     return at
+
+
+def _record(access: Access) -> tuple[str, str, dict[str, Any]]:
+    severity = "ERROR" if access.status >= 500 else "WARNING" if access.status >= 400 else "INFO"
+    message = f"{access.method} {access.path} {access.status} {access.latency_s * 1000:.1f} ms"
+    return severity, message, {"http": _http(access)}
 
 
 def _http(access: Access) -> dict[str, Any]:

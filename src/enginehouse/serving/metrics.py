@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import accumulate
 
-from enginehouse.modelserver.journal import BOUNDS_S, CLOSED, PHASES
+from enginehouse.modelserver.journal import BOUNDS_S, CLOSED, N_UNTOLD, PHASES
 from enginehouse.serving.nodes import NodeGroup
 from enginehouse.serving.pool import ServerPool
 
@@ -13,6 +13,7 @@ _DURATION = "enginehouse_prediction_phase_seconds"
 _CLOSED = "enginehouse_prediction_batches_total"
 _UP = "enginehouse_model_server_up"
 _LENT = "enginehouse_model_server_lent_connections"
+_UNTOLD = "enginehouse_prediction_unlogged_requests_total"
 
 
 def render(pool: ServerPool) -> str:
@@ -35,6 +36,9 @@ def render(pool: ServerPool) -> str:
         f"# HELP {_LENT} Client connections that the model server answers itself.",
         f"# TYPE {_LENT} gauge",
         *(f"{_LENT}{{{_labels(group)}}} {group.n_lent}" for group in groups),
+        f"# HELP {_UNTOLD} Requests that a model server was to log and the engine did not read in time.",
+        f"# TYPE {_UNTOLD} counter",
+        *(f"{_UNTOLD}{{{_labels(group)}}} {group.counters[N_UNTOLD]}" for group in groups),
     ]
     return "\n".join(lines) + "\n"
 

@@ -1,7 +1,8 @@
 """Request-response logging: a sample of a version's predictions, as rows of a table in a bucket.
 
-In: requests and answers, from the router. Out: Parquet files `gs://BUCKET/PROJECT/DATASET/TABLE/part-….parquet` with
-the columns of the original's BigQuery tables. A request costs its caller one append to a list.
+In: requests and answers, from the router and `hearing`. Out: Parquet files
+`gs://BUCKET/PROJECT/DATASET/TABLE/part-….parquet` with the columns of the original's BigQuery tables. A request costs
+its caller one append to a list.
 
 A thread takes the rows over: every second into a file of the table in the spool directory, and a file that is old or
 large enough into the bucket. Its object has the file's name, so that a kill at any line doubles no rows and loses
@@ -16,6 +17,7 @@ import random
 import re
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,25 +57,36 @@ class Row(NamedTuple):
 
 
 class RequestRecorder:
-    """Samples and keeps. `record` is called on the event loop, all else from any thread.
+    """Samples and keeps. All may be called from any thread.
 
     Args:
         storage: where the bucket is; it is made when there is something to write.
         spool_dir: rows that are not in the bucket yet.
         bucket: for all tables.
         after_s: rows are in the bucket so long after they came at the latest.
+        hear: called before rows are written; what waits elsewhere comes by `keep` then.
     """
 
-    def __init__(self, storage: ObjectStore, spool_dir: Path, bucket: str, clock: Clock, *, after_s: float) -> None:
+    def __init__(
+        self,
+        storage: ObjectStore,
+        spool_dir: Path,
+        bucket: str,
+        clock: Clock,
+        *,
+        after_s: float,
+        hear: Callable[[], None] = lambda: None,
+    ) -> None:
         self._storage = storage
         self._spool_dir = spool_dir
         self._bucket = bucket
         self._clock = clock
         self._after_s = after_s
+        self._hear = hear
         self._waiting: deque[Row] = deque()
-        self._came_bytes = 0  # changed on the loop alone
-        self._went_bytes = 0  # and here by whoever works
+        self._waiting_bytes = 0
         self._n_dropped = 0
+        self._counting = threading.Lock()
         self._open: dict[str, tuple[Path, float]] = {}
         self._working = threading.Lock()
         self._background = Background("request recorder", self._pass, retry_s=_PASS_S)
@@ -92,14 +105,18 @@ class RequestRecorder:
 
     def record(self, table: str, share: float, model: str, version: str, request: bytes, answer: bytes) -> None:
         """Perhaps keep a request, with a probability of `share`."""
-        if random.random() >= share:
-            return
-        size_bytes = len(request) + len(answer)
-        if self._came_bytes - self._went_bytes + size_bytes > _MAX_WAITING_BYTES:
-            self._n_dropped += 1
-            return
-        self._came_bytes += size_bytes
-        self._waiting.append(Row(table, model, version, self._clock.time_ns() // 1000, request, answer))
+        if random.random() < share:
+            self.keep(Row(table, model, version, self._clock.time_ns() // 1000, request, answer))
+
+    def keep(self, row: Row) -> None:
+        """Keep a request that was drawn already."""
+        size_bytes = len(row.request) + len(row.answer)
+        with self._counting:
+            if self._waiting_bytes + size_bytes > _MAX_WAITING_BYTES:
+                self._n_dropped += 1
+                return
+            self._waiting_bytes += size_bytes
+        self._waiting.append(row)
 
     def flush(self) -> None:
         """Write all that there is to the bucket now."""
@@ -123,17 +140,18 @@ class RequestRecorder:
 
     def _spool(self) -> None:
         """Take the rows that wait into the files of their tables."""
+        self._hear()
         lines: dict[str, list[bytes]] = {}
         while self._waiting:
             row = self._waiting.popleft()
-            self._went_bytes += len(row.request) + len(row.answer)
+            with self._counting:
+                self._waiting_bytes -= len(row.request) + len(row.answer)
             values = [row.model, row.version, row.time_us, _text(row.request), _text(row.answer), None]
             lines.setdefault(row.table, []).append(json.dumps(values).encode() + b"\n")
-        if self._n_dropped:
-            _log.warning(
-                "%d sampled requests were dropped: they come faster than the disk takes them", self._n_dropped
-            )
-            self._n_dropped = 0
+        with self._counting:
+            n_dropped, self._n_dropped = self._n_dropped, 0
+        if n_dropped:
+            _log.warning("%d sampled requests were dropped: they come faster than the disk takes them", n_dropped)
         for table, some in lines.items():
             if table not in self._open:
                 self._spool_dir.mkdir(parents=True, exist_ok=True)

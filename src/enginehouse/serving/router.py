@@ -27,6 +27,7 @@ from enginehouse.core.errors import (
     Unavailable,
 )
 from enginehouse.modelserver.frames import EXPLAIN, TENSORS
+from enginehouse.serving.lending import Lender, Telling
 from enginehouse.serving.pool import ServerPool
 from enginehouse.serving.traffic import Traffic, Verdict
 from enginehouse.serving.types import Answer, ServedVersion, VersionDirectory
@@ -63,6 +64,7 @@ class PredictApp:
         max_body_bytes: longer request bodies are refused.
         record: keeps a sample of the requests; see `recording.RequestRecorder.record`.
         log_access: tells of a request; see `logs.PredictionLogs.access`.
+        listen_to: called with a lender whose model server will tell of requests; see `hearing.Hearing.listen_to`.
         roll_back: told (project, model, verdict) when a version that gets a share of a model's requests is worse than
             the default one.
     """
@@ -75,6 +77,7 @@ class PredictApp:
         max_body_bytes: int,
         record: Record = _keep_nothing,
         log_access: LogAccess = _keep_nothing,
+        listen_to: Callable[[Lender], None] = _keep_nothing,
         roll_back: Callable[[str, str, Verdict], None] = lambda project, model_id, verdict: None,
     ) -> None:
         self._directory = directory
@@ -82,6 +85,7 @@ class PredictApp:
         self._max_body_bytes = max_body_bytes
         self._record = record
         self._log_access = log_access
+        self._listen_to = listen_to
         self._roll_back = roll_back
         self._versions: dict[str, ServedVersion] = {}
         self._traffic: dict[str, tuple[str, str, Traffic]] = {}
@@ -141,10 +145,10 @@ class PredictApp:
             if scope["path"].endswith(":explain"):
                 status, body = await self._pool.predict(_explained(version), request, EXPLAIN)
             else:
-                is_plain = version.sample is None and not version.logs_access and scope["path"] not in self._traffic
+                is_shared_out = scope["path"] in self._traffic
                 version, (status, body) = await self._predict(scope["path"], version, request)
-                if is_plain:  # what is sampled, logged or shared out is so here, so the connection stays here
-                    self._lend(scope, version.uid)
+                if not is_shared_out:  # else each request's version is drawn here, so the connection stays here
+                    self._lend(scope, version)
         except ClientGone:
             return
         except EngineError as error:
@@ -206,12 +210,17 @@ class PredictApp:
             if verdict is not None:
                 self._roll_back(project, model_id, verdict)
 
-    def _lend(self, scope: Scope, uid: str) -> None:
+    def _lend(self, scope: Scope, version: ServedVersion) -> None:
         """Let the model server answer the next request on this connection itself, if it is like this one."""
         lend = scope.get("extensions", {}).get("enginehouse.lend")
-        lender = self._pool.lender(uid)
-        if lend is not None and lender is not None:
-            lend(lender)
+        lender = self._pool.lender(version.uid)
+        if lend is None or lender is None:
+            return
+        if version.sample is None and not version.logs_access:
+            lend(lender, None)
+        else:
+            self._listen_to(lender)
+            lend(lender, Telling(version, scope["path"]))
 
     def _resolve(self, path: str) -> ServedVersion:
         match path.rpartition(":")[0].split("/"):

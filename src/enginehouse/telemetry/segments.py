@@ -92,28 +92,34 @@ class LogWriter:
         Raises:
             OSError: it could not be written whole (a full disk). The file stays readable and the writer usable.
         """
-        self.extend([(severity, message, fields)], timestamp_ns=timestamp_ns)
+        self.extend([(severity, message, fields)], times_ns=() if timestamp_ns is None else (timestamp_ns,))
 
     def extend(
-        self, records: Iterable[tuple[str, str, Mapping[str, Any] | None]], *, timestamp_ns: int | None = None
+        self,
+        records: Iterable[tuple[str, str, Mapping[str, Any] | None]],
+        *,
+        times_ns: Iterable[int] = (),
     ) -> None:
         """Write many (severity, message, fields) in their order with one write call.
+
+        Args:
+            times_ns: when each happened, as in `append`; now, for those that it has no time for.
 
         Raises:
             OSError: as in `append`; none or some of the records were written.
         """
         with self._lock:
-            now_ns = self._clock.time_ns() if timestamp_ns is None else timestamp_ns
-            now_ns = max(now_ns, self._last_ns + 1)
+            last_ns, times = self._last_ns, iter(times_ns)
+            now_ns = self._clock.time_ns()
             lines: list[str] = []
             for severity, message, fields in records:
-                lines.append(_encode(now_ns, severity, message, fields))
-                now_ns += 1
+                last_ns = max(next(times, now_ns), last_ns + 1)
+                lines.append(_encode(last_ns, severity, message, fields))
             if not lines:
                 return
             data = ("\n" if self._torn else "") + "".join(lines)
             self._write(data.encode("utf-8", "replace"))
-            self._last_ns = now_ns - 1
+            self._last_ns = last_ns
 
     def close(self) -> None:
         """Let go of the file; harmless when called twice."""
