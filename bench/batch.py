@@ -5,14 +5,27 @@ The other is `batch_loop.py`, one process with the same framework on local files
 whole, from the start of the process or the submission of the job to the last prediction. The predictions are
 compared. Memory is that of all processes of the job together, at a tenth of the rows and at all of them.
 
+Everything runs on two cores, so that figures of larger machines can be compared. Workers are judged twice:
+
+* two over one as a user gets them: whole jobs, where one worker has the threads of both cores. Never below 0.95: a
+  framework may use both cores in one worker already, and a short job is mostly the framework's import, so nothing
+  above 1 can be promised; but a second worker must do no harm beyond what two runs of one job differ by;
+* two on two cores over one with one thread on one core, the scaling proper. The engine is bound like its job, since
+  it hands out the rows and takes the predictions. Rows/s from the moment that the first worker has the model, as the
+  job's log tells: the import is left out; that the second worker loads the model meanwhile is not. The bar is 1.6: 2
+  less what can't be shared out, that loading and the wait for the last split. With the few rows of --quick both
+  predict for about a second, of which that is a good part; the bar there is 1.3.
+
 The last line of stdout is one JSON object with the bars.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -39,7 +52,10 @@ from enginehouse.testing.engine import EngineProcess
 LOOP = Path(__file__).with_name("batch_loop.py")
 ONE_WORKER_BAR = 0.8
 FLAT_BAR = 1.25
+TWO_WORKERS_BAR = 0.95
+SCALING_BAR = {False: 1.6, True: 1.3}
 ROUNDS = {False: 3, True: 1}
+CORES = sorted(os.sched_getaffinity(0))[:2]
 _SAMPLE_S = 0.5
 
 
@@ -54,9 +70,9 @@ class Case:
 
 
 CASES = {
-    "scikit-learn": Case("SCIKIT_LEARN", "scikit-learn-1.9", 10_000_000, 500_000),
-    "xgboost": Case("XGBOOST", "xgboost-3.2", 10_000_000, 200_000),
-    "keras": Case("TENSORFLOW", "2.21", 1_000_000, 50_000),
+    "scikit-learn": Case("SCIKIT_LEARN", "scikit-learn-1.9", 10_000_000, 2_000_000),
+    "xgboost": Case("XGBOOST", "xgboost-3.2", 10_000_000, 500_000),
+    "keras": Case("TENSORFLOW", "2.21", 1_000_000, 300_000),
 }
 
 
@@ -137,21 +153,35 @@ def measure(case: Case, *, quick: bool, engine: EngineProcess, folder: Path) -> 
         loop = run_loop(command, {**os.environ, **threads})
         one = run_job(client, engine, case, name, "rows", workers=1, turn=turn)
         two = run_job(client, engine, case, name, "rows", workers=2, turn=turn)
-        rounds.append((loop, one, two))
-    check(client, f"{name}/out-rows-1/", folder / "predictions.txt")
-    loop_s, one_s, two_s = (statistics.median(sides[side].seconds for sides in rounds) for side in range(3))
-    one_mib = max(one.peak_mib for _loop, one, _two in rounds)
+        bind(engine, CORES[:1])
+        bound = run_job(client, engine, case, name, "rows", workers=1, turn=turn, kind="bound")
+        bind(engine, CORES)
+        rounds.append((loop, one, two, bound))
+    for kind in ("free-1", "free-2", "bound-1"):
+        check(client, f"{name}/out-rows-{kind}/", folder / "predictions.txt")
+    loop_s, one_s, two_s, _ = (statistics.median(sides[side].seconds for sides in rounds) for side in range(4))
     return {
         "rows": rows,
         "loop_rows_per_s": round(rows / loop_s),
         "one_worker_rows_per_s": round(rows / one_s),
         "two_workers_rows_per_s": round(rows / two_s),
-        "one_worker_over_loop": median_ratio((loop.seconds, one.seconds) for loop, one, _two in rounds),
-        "the_same_in_cpu_time": median_ratio((loop.cpu_s, one.cpu_s) for loop, one, _two in rounds),
-        "two_workers_over_one": median_ratio((one.seconds, two.seconds) for _loop, one, two in rounds),
+        "one_worker_over_loop": median_ratio((loop.seconds, one.seconds) for loop, one, _, _ in rounds),
+        "the_same_in_cpu_time": median_ratio((loop.cpu_s, one.cpu_s) for loop, one, _, _ in rounds),
+        "two_workers_over_one": median_ratio((one.seconds, two.seconds) for _, one, two, _ in rounds),
+        "cpu_time_of_one_over_two": median_ratio((one.cpu_s, two.cpu_s) for _, one, two, _ in rounds),
+        "two_cores_over_one": median_ratio((two.rows_per_s, bound.rows_per_s) for _, _, two, bound in rounds),
         "peak_mib_at_a_tenth": round(small.peak_mib),
-        "peak_mib": round(one_mib),
+        "peak_mib": round(max(one.peak_mib for _, one, _, _ in rounds)),
+        "two_workers_peak_mib": round(max(two.peak_mib for _, _, two, _ in rounds)),
     }
+
+
+def bind(engine: EngineProcess, cores: list[int]) -> None:
+    """Let the engine and what it will start run on these cores alone."""
+    pid = json.loads((engine.data_dir / "engine.json").read_text())["pid"]
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 def median_ratio(pairs: Iterable[tuple[float, float]]) -> float:
@@ -161,11 +191,12 @@ def median_ratio(pairs: Iterable[tuple[float, float]]) -> float:
 
 @dataclass(frozen=True)
 class Taken:
-    """What one run took."""
+    """What one run took; `rows_per_s` is of its predicting alone."""
 
     seconds: float
     cpu_s: float
     peak_mib: float = 0.0
+    rows_per_s: float = 0.0
 
 
 def run_loop(command: list[Any], environ: dict[str, str]) -> Taken:
@@ -179,16 +210,24 @@ def run_loop(command: list[Any], environ: dict[str, str]) -> Taken:
 
 
 def run_job(
-    client: Client, engine: EngineProcess, case: Case, name: str, rows: str, *, workers: int, turn: int
+    client: Client,
+    engine: EngineProcess,
+    case: Case,
+    name: str,
+    rows: str,
+    *,
+    workers: int,
+    turn: int,
+    kind: str = "free",
 ) -> Taken:
     """One job, from its submission to its end."""
-    job_id = f"{name.replace('-', '_')}_{rows}_{workers}_{turn}"
+    job_id = f"{name.replace('-', '_')}_{rows}_{kind}_{workers}_{turn}"
     spec = {
         "uri": f"gs://bench/{name}/model",
         "runtimeVersion": case.runtime,
         "dataFormat": "CSV",
         "inputPaths": [f"gs://bench/{name}/{rows}.csv"],
-        "outputPath": f"gs://bench/{name}/out-{rows}-{workers}",
+        "outputPath": f"gs://bench/{name}/out-{rows}-{kind}-{workers}",
         "maxWorkerCount": str(workers),
         "region": "us-central1",
     }
@@ -196,13 +235,18 @@ def run_job(
     watch.start()
     began = time.perf_counter()
     client.jobs.create({"jobId": job_id, "predictionInput": spec})
-    while "endTime" not in (job := client.jobs.get(job_id)):
-        time.sleep(0.1)
+    log = ""
+    page: dict[str, Any] = {"ended": False, "cursor": ""}
+    while not page["ended"]:  # asks less of the engine than looking at the job again and again
+        page = client.jobs.read_logs(job_id, page["cursor"], wait_s=30)
+        log += "".join(entry["message"] + "\n" for entry in page["entries"])
     seconds = time.perf_counter() - began
     peak_mib, cpu_s = watch.stop()
+    job = client.jobs.get(job_id)
     if job["state"] != "SUCCEEDED" or job["predictionOutput"]["errorCount"] != "0":
         raise SystemExit(f"{job_id}: {job}")
-    return Taken(seconds, cpu_s, peak_mib)
+    rates = re.findall(r"([\d,]+) instances/s", log)
+    return Taken(seconds, cpu_s, peak_mib, float(rates[-1].replace(",", "")))
 
 
 def check(client: Client, prefix: str, expected: Path) -> None:
@@ -221,9 +265,12 @@ def check(client: Client, prefix: str, expected: Path) -> None:
 def main() -> int:
     """Measure, print a table and the bars."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rows, under a minute")
+    parser.add_argument("--quick", action="store_true", help="fewer rows, one round")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CASES)}; all by default")
     arguments = parser.parse_args()
+    if len(CORES) < 2:
+        raise SystemExit("this takes two cores")
+    os.sched_setaffinity(0, CORES)
     figures = {}
     with (
         tempfile.TemporaryDirectory(prefix="bench-batch-") as scratch,
@@ -237,12 +284,13 @@ def main() -> int:
             print(f"{name:13}" + "  ".join(f"{key} {value:,}" for key, value in figures[name].items()), flush=True)
     bars = {}
     for name, values in figures.items():
-        ratio, growth = values["one_worker_over_loop"], round(values["peak_mib"] / values["peak_mib_at_a_tenth"], 2)
-        bars[f"{name}, one worker over the loop"] = {
-            "value": ratio,
-            "bar": ONE_WORKER_BAR,
-            "met": ratio >= ONE_WORKER_BAR,
-        }
+        growth = round(values["peak_mib"] / values["peak_mib_at_a_tenth"], 2)
+        for what, value, bar in (
+            ("one worker over the loop", values["one_worker_over_loop"], ONE_WORKER_BAR),
+            ("two workers over one", values["two_workers_over_one"], TWO_WORKERS_BAR),
+            ("two cores over one", values["two_cores_over_one"], SCALING_BAR[arguments.quick]),
+        ):
+            bars[f"{name}, {what}"] = {"value": value, "bar": bar, "met": value >= bar}
         bars[f"{name}, memory over a tenth of the rows"] = {
             "value": growth,
             "bar": FLAT_BAR,

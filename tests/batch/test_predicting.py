@@ -162,10 +162,32 @@ def test_batches_grow_while_that_pays() -> None:
         predictor.predict(Block(PIECE, 0, b"[1]\n" * 20_000))
     assert adapter.sizes[0] == FIRST_BATCH_ROWS
     assert max(adapter.sizes) == LARGEST_BATCH_ROWS
+
+
+def test_batches_stay_small_where_growth_does_not_pay() -> None:
+    """Each row takes a second, in batches of whatever size."""
     steady = Sums()
-    predictor = Predictor(steady, data_format="JSON", clock=lambda: sum(steady.sizes) / 1000)
+    predictor = Predictor(steady, data_format="JSON", clock=lambda: float(sum(steady.sizes)))
     predictor.predict(Block(PIECE, 0, b"[1]\n" * 20_000))
-    assert max(steady.sizes) == 2 * FIRST_BATCH_ROWS  # twice as many took as long for each
+    assert max(steady.sizes) == 4 * FIRST_BATCH_ROWS, "two doublings in vain"
+    assert steady.sizes[-2] == FIRST_BATCH_ROWS
+
+
+def test_one_busy_moment_does_not_end_the_growth_of_batches() -> None:
+    """A call takes a second whatever its rows, but those of the first doubling take three."""
+    now = 0.0
+
+    class Busy(Sums):
+        def run(self, call: Call) -> list[Any]:
+            nonlocal now
+            now += 3 if call.n_rows == 2 * FIRST_BATCH_ROWS else 1
+            return super().run(call)
+
+    adapter = Busy()
+    predictor = Predictor(adapter, data_format="JSON", clock=lambda: now)
+    for _ in range(10):
+        predictor.predict(Block(PIECE, 0, b"[1]\n" * 20_000))
+    assert max(adapter.sizes) == LARGEST_BATCH_ROWS
 
 
 SCALARS = st.one_of(st.integers(-(2**70), 2**70), st.floats(allow_nan=False), st.booleans(), st.none(), st.text())
