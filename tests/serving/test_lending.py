@@ -25,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enginehouse.api.lendable import LendableProtocol
+from enginehouse.modelserver.frames import EXPLAIN
 from enginehouse.modelserver.journal import Journal, counts
 from enginehouse.modelserver.lent import MAX_REQUEST_BYTES, Incomplete, Lent, NotOurs
 from enginehouse.modelserver.telling import Ring, Told
@@ -172,6 +173,26 @@ def test_what_is_counted_outlives_the_model_server(run: Run, obedient: ServedVer
             assert f"enginehouse_model_server_up{{{labels}}} 1\n" in text
             batches = [line for line in text.splitlines() if line.startswith("enginehouse_prediction_batches_total")]
             assert sum(int(line.split()[-1]) for line in batches) == 11
+
+    run(scenario())
+
+
+def test_explanations_are_counted_apart(run: Run, obedient: ServedVersion, tmp_path: Path) -> None:
+    version = dataclasses.replace(obedient, explanation='{"sampledShapleyAttribution": {"numPaths": 2}}')
+
+    async def scenario() -> None:
+        async with running_pool(tmp_path) as pool:
+            for body in (b'{"instances": [[1]]}', b'{"instances": [[2], [3]]}', b"nonsense"):
+                await pool.predict(version, body, EXPLAIN)
+            [group] = pool.groups()
+            assert group.n_answered == 3  # for lastUseTime
+            await group.nodes[0].stop()
+            lines = dict(line.rsplit(" ", 1) for line in render(pool).splitlines() if not line.startswith("#"))
+            for phase, n_requests in {"queue": "3", "decode": "3", "model": "2", "encode": "2"}.items():
+                labels = f'{{project="p",model="m",version="v",phase="{phase}"}}'
+                assert lines[f"enginehouse_explanation_phase_seconds_count{labels}"] == n_requests
+                assert float(lines[f"enginehouse_explanation_phase_seconds_sum{labels}"]) > 0
+                assert lines[f"enginehouse_prediction_phase_seconds_count{labels}"] == "0"
 
     run(scenario())
 

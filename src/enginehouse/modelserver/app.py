@@ -17,6 +17,7 @@ import socket
 import time
 import traceback
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from enginehouse.modelserver.batcher import EXPLANATIONS, Answerer, BatchAnswer,
 from enginehouse.modelserver.codecs import dumps
 from enginehouse.modelserver.errors import MalformedRequest, ModelLoadError, describe
 from enginehouse.modelserver.frames import CONTROL_ID, EXPLAIN, FrameReader, pack
-from enginehouse.modelserver.journal import BUSY_SINCE, Journal
+from enginehouse.modelserver.journal import BUSY_SINCE, EXPLANATION, Journal
 from enginehouse.modelserver.lent import Lent, LentConnections
 from enginehouse.modelserver.window import Window
 
@@ -100,7 +101,8 @@ def run(
     batcher = Batcher(adapter, max_rows=max_rows, observe=journal.observe)
     explanations = None
     if explainer is not None:
-        explanations = Batcher(explainer, max_rows=max_rows, key=EXPLANATIONS)
+        observe = partial(journal.observe, phases=EXPLANATION)
+        explanations = Batcher(explainer, max_rows=max_rows, key=EXPLANATIONS, observe=observe)
     Service(connection, batcher, channel, journal, explanations, max_wait_s=max_wait_s).run()
     return 0
 
@@ -162,7 +164,7 @@ class Service:
         self._connection = connection
         self._batcher = batcher
         self._explanations = explanations
-        self._to_explain: list[tuple[int, bytes]] = []
+        self._to_explain: list[tuple[int, bytes, float]] = []
         self._channel = channel
         self._journal = journal
         self._reader = FrameReader()
@@ -203,7 +205,10 @@ class Service:
                 self._over = not size_bytes
                 frames = self._reader.feed(bytes(memoryview(self._buffer)[:size_bytes]))
                 for request_id, wish, payload in frames:
-                    (self._to_explain if wish == EXPLAIN else requests).append((request_id, payload))
+                    if wish == EXPLAIN:
+                        self._to_explain.append((request_id, payload, time.perf_counter()))
+                    else:
+                        requests.append((request_id, payload))
             elif fd == self._channel.fileno():
                 self._lent.receive()
             else:
@@ -267,7 +272,9 @@ class Service:
         """Answer the requests for explanations that are here; predictions had their turn before."""
         requests, self._to_explain = self._to_explain, []
         self._journal.words[BUSY_SINCE] = time.monotonic_ns()
-        bodies = [body for _, body in requests]
+        for _, _, came_s in requests:
+            self._journal.observe("queue", time.perf_counter() - came_s, 1, phases=EXPLANATION)
+        bodies = [body for _, body, _ in requests]
         parts = [_unexplained(len(bodies))] if self._explanations is None else self._explanations.answer(bodies)
         for answers in parts:
             frames = [pack(requests[position][0], status, body) for position, status, body in answers]

@@ -14,10 +14,11 @@ So a request is either still there, to be read by the engine, or its answer is o
     word 2        number of such answers
     words 3 … 5   number of batches that were closed because they were full, idle, or at their deadline (`window`)
     word 6        number of requests that were to be told of, and found no room (`telling`)
-    words 8 … 63  per phase of a request (queue, decode, model, encode): requests by duration, then ns in all
-    words 64, 65  bytes that were put into the ring of `telling`, and taken from it
-    words 66, 67  word 64 as it will be when the answer in a slot is out, and the number of that slot + 1
-    word 72 + 4n  slot n: bytes written before the answer, and after it; bytes read after it; ns when it was peeked at
+    words 8 … 63  per phase of a prediction (queue, decode, model, encode): requests by duration, then ns in all
+    words 64 …    the same of explanations
+    word 120, 121 bytes that were put into the ring of `telling`, and taken from it
+    word 122, 123 word 120 as it will be when the answer in a slot is out, and the number of that slot + 1
+    word 128 + 4n slot n: bytes written before the answer, and after it; bytes read after it; ns when it was peeked at
 
 All are unsigned 64-bit words of this machine's order; bytes are counted from the moment of lending. The ring follows.
 """
@@ -32,16 +33,18 @@ import os
 import socket
 import struct
 import termios
+from collections.abc import Mapping
 
 N_SLOTS = 1024
 BUSY_SINCE, USED_AT, N_ANSWERS, N_UNTOLD = 0, 1, 2, 6
 CLOSED = {"full": 3, "idle": 4, "deadline": 5}
-PHASES = {"queue": 8, "decode": 22, "model": 36, "encode": 50}
+PREDICTION = {"queue": 8, "decode": 22, "model": 36, "encode": 50}
+EXPLANATION = {"queue": 64, "decode": 78, "model": 92, "encode": 106}
 BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 1.0, 10.0)
 """Upper bounds of the durations that are counted apart; longer ones are counted after them, then comes the sum."""
-N_COUNTERS = 64
-N_PUT, N_TAKEN, N_PREPARED, PREPARED_SLOT = 64, 65, 66, 67
-_SLOTS = 72
+N_COUNTERS = 120
+N_PUT, N_TAKEN, N_PREPARED, PREPARED_SLOT = 120, 121, 122, 123
+_SLOTS = 128
 RING_AT = -(-8 * (_SLOTS + 4 * N_SLOTS) // mmap.PAGESIZE) * mmap.PAGESIZE
 RING_BYTES = 64 * 1024 * 1024
 """At most; memory is used for what waits there."""
@@ -65,9 +68,9 @@ class Journal:
         os.ftruncate(fd, RING_AT + RING_BYTES)
         return fd
 
-    def observe(self, phase: str, seconds: float, n_requests: int) -> None:
+    def observe(self, phase: str, seconds: float, n_requests: int, *, phases: Mapping[str, int] = PREDICTION) -> None:
         """So many requests have spent so long in a phase, together."""
-        first = PHASES[phase]
+        first = phases[phase]
         self.words[first + bisect.bisect_left(BOUNDS_S, seconds)] += n_requests
         self.words[first + len(BOUNDS_S) + 1] += int(seconds * 1e9) * n_requests
 

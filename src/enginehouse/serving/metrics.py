@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
 
-from enginehouse.modelserver.journal import BOUNDS_S, CLOSED, N_UNTOLD, PHASES
+from enginehouse.modelserver.journal import BOUNDS_S, CLOSED, EXPLANATION, N_UNTOLD, PREDICTION
 from enginehouse.serving.nodes import NodeGroup
 from enginehouse.serving.pool import ServerPool
 
-_DURATION = "enginehouse_prediction_phase_seconds"
+_PREDICTION = "enginehouse_prediction_phase_seconds"
+_EXPLANATION = "enginehouse_explanation_phase_seconds"
 _CLOSED = "enginehouse_prediction_batches_total"
 _UP = "enginehouse_model_server_up"
 _LENT = "enginehouse_model_server_lent_connections"
@@ -20,9 +21,17 @@ def render(pool: ServerPool) -> str:
     """All metrics of the prediction path."""
     groups = pool.groups()
     lines = [
-        f"# HELP {_DURATION} Time of prediction requests in each phase: queue, decode, model, encode.",
-        f"# TYPE {_DURATION} histogram",
-        *(line for group in groups for line in _durations(group)),
+        f"# HELP {_PREDICTION} Time of prediction requests in each phase: queue, decode, model, encode.",
+        f"# TYPE {_PREDICTION} histogram",
+        *(line for group in groups for line in _durations(group, _PREDICTION, PREDICTION)),
+        f"# HELP {_EXPLANATION} Time of requests for explanations in each phase: queue, decode, model, encode.",
+        f"# TYPE {_EXPLANATION} histogram",
+        *(
+            line
+            for group in groups
+            if group.version.explanation
+            for line in _durations(group, _EXPLANATION, EXPLANATION)
+        ),
         f"# HELP {_CLOSED} Batches of requests by what closed them.",
         f"# TYPE {_CLOSED} counter",
         *(
@@ -48,12 +57,12 @@ def _labels(group: NodeGroup) -> str:
     return f'project="{name.project}",model="{name.model_id}",version="{name.version_id}"'
 
 
-def _durations(group: NodeGroup) -> Iterator[str]:
-    for phase, first in PHASES.items():
+def _durations(group: NodeGroup, name: str, phases: Mapping[str, int]) -> Iterator[str]:
+    for phase, first in phases.items():
         labels = f'{_labels(group)},phase="{phase}"'
         *counts, total_ns = group.counters[first : first + len(BOUNDS_S) + 2]
         bounds = [*(f"{bound:g}" for bound in BOUNDS_S), "+Inf"]
         for bound, count in zip(bounds, accumulate(counts), strict=True):
-            yield f'{_DURATION}_bucket{{{labels},le="{bound}"}} {count}'
-        yield f"{_DURATION}_sum{{{labels}}} {total_ns / 1e9:.9g}"
-        yield f"{_DURATION}_count{{{labels}}} {sum(counts)}"
+            yield f'{name}_bucket{{{labels},le="{bound}"}} {count}'
+        yield f"{name}_sum{{{labels}}} {total_ns / 1e9:.9g}"
+        yield f"{name}_count{{{labels}}} {sum(counts)}"

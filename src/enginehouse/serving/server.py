@@ -17,7 +17,7 @@ from pathlib import Path
 
 from enginehouse.core.errors import DeadlineExceeded, Internal, ResourceExhausted, Unavailable
 from enginehouse.modelserver.frames import PREDICT
-from enginehouse.modelserver.journal import BOUNDS_S, N_COUNTERS, PHASES
+from enginehouse.modelserver.journal import BOUNDS_S, EXPLANATION, N_COUNTERS, PREDICTION
 from enginehouse.serving.container import ContainerProcess
 from enginehouse.serving.lending import Lender
 from enginehouse.serving.limits import Limits
@@ -76,9 +76,10 @@ class VersionServer:
 
     @property
     def n_answered(self) -> int:
-        """Prediction requests that were taken so far, in all lives."""
-        first = PHASES["decode"]
-        return sum(self.counters[first : first + len(BOUNDS_S) + 1])
+        """Requests that were taken so far, in all lives."""
+        counters = self.counters
+        firsts = PREDICTION["decode"], EXPLANATION["decode"]
+        return sum(sum(counters[first : first + len(BOUNDS_S) + 1]) for first in firsts)
 
     @property
     def pid(self) -> int | None:
