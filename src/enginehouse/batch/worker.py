@@ -12,6 +12,7 @@ What the model prints goes to stdout and stderr, so to the job's log.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -121,6 +122,7 @@ class _Worker:
             signature_name=self._task["signatureName"],
             batch_rows=self._task["batchSize"],
         )
+        gc.freeze()  # the model is not garbage: later collections need not walk it
         self._teller.tell({"ready": True})
         for split, pieces in self._orders():
             self._predict(split, pieces)
