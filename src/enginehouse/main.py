@@ -156,7 +156,8 @@ class Engine:
 
     def _serve(self, listener: socket.socket) -> None:
         url = _url(self.settings.host, listener.getsockname()[1])
-        front = self._compose(url)
+        composition = self._compose(url)
+        front = composition.app
 
         class Protocol(LendableProtocol):
             def at_once(self, scope: Scope) -> Response | None:
@@ -166,27 +167,31 @@ class Engine:
             front,
             log_config=None,
             access_log=False,
-            lifespan="on",
+            lifespan="off",  # uvicorn would print a traceback for whatever keeps `running` from its start
             timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
             http=Protocol,
         )
-        self._server = uvicorn.Server(config)
+        self._server = server = uvicorn.Server(config)
         self._server.should_exit = self._shutting_down
         # uvicorn would replay the signal after its shutdown and end the process with it; `serve` handles signals.
         self._server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
-        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(self._server.serve(sockets=[listener]))
 
-    def _compose(self, url: str) -> Front:
-        composition = Composition(
+        async def serve() -> None:
+            async with composition.running():
+                await server.serve(sockets=[listener])
+
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(serve())
+
+    def _compose(self, url: str) -> Composition:
+        return Composition(
             self.settings,
             self._clock,
             url,
             shut_down=self.shut_down,
             ready=lambda gateway_url, grpc_address: self._announce(url, gateway_url, grpc_address),
         )
-        return composition.app
 
     def _announce(self, url: str, gateway_url: str | None, grpc_address: str | None) -> None:
         """Tell `mle` where this engine is."""
@@ -205,7 +210,7 @@ class Engine:
 
 
 class Composition:
-    """All parts of one engine, put together; started and stopped with its web application.
+    """All parts of one engine, put together.
 
     Args:
         url: where the engine answers.
@@ -230,6 +235,7 @@ class Composition:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._gateway_url: str | None = None
         self._grpc_address: str | None = None
+        self._rpc: RpcServer | None = None
         uv = Path(uv_tool.find_uv_bin())
         self._store = SqlMetadataStore.open_sqlite(settings.metadata_path, clock)
         self._store.clear_leases()  # whoever held them is dead: the data directory is locked
@@ -323,12 +329,11 @@ class Composition:
         routes = [*self._engine_routes(), *self._ml_routes()]
         routes += ServingApi(self._traffic, self._schema, self._pool.describe, self._restart).routes()
         routes.append(Route("/metrics", self._metrics, methods=["GET"]))
-        return Starlette(
-            routes=routes, exception_handlers={HTTPException: on_http_exception}, lifespan=self._lifespan
-        )
+        return Starlette(routes=routes, exception_handlers={HTTPException: on_http_exception})
 
     async def _metrics(self, _request: Request) -> Response:
-        return PlainTextResponse(render(self._pool), media_type="text/plain; version=0.0.4")
+        text = render(self._pool) + (self._rpc.metrics() if self._rpc is not None else "")
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     def _ml_routes(self) -> list[BaseRoute]:
         store, settings, clock = self._store, self._settings, self._clock
@@ -385,10 +390,15 @@ class Composition:
         ).routes()
 
     @contextlib.asynccontextmanager
-    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[None]:
+        """Start all parts, and stop them at the end.
+
+        Raises:
+            FailedPrecondition: the port for the gateway or for gRPC is taken.
+        """
         self._loop = asyncio.get_running_loop()
+        rpc = self._rpc = await self._start_rpc()
         gateway = await self._start_gateway()
-        rpc = await self._start_rpc()
         await self._pool.start()
         if self._warm:
             self._warm.start()

@@ -1,5 +1,6 @@
 """Engines come and go; jobs stay. Real processes on a real data directory."""
 
+import socket
 import subprocess
 import sys
 import time
@@ -109,6 +110,21 @@ def test_a_taken_port_is_refused_with_the_cure(tmp_path: Path) -> None:
         assert second.returncode == 1
         assert f"Can't listen on 127.0.0.1:{port}" in second.stderr
         assert "--port" in second.stderr
+
+
+@pytest.mark.parametrize("flag", ["--grpc-port", "--gateway-port"])
+def test_a_taken_second_port_is_refused_in_one_sentence(tmp_path: Path, flag: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "enginehouse.cli", "up", "--port", "0", flag, port]
+        done = subprocess.run(
+            [*command, "--data-dir", str(tmp_path / "data")], capture_output=True, text=True, timeout=60
+        )
+    assert done.returncode == 1
+    started, error = done.stderr.splitlines()
+    assert started.startswith("Starting an engine")
+    assert error.startswith(f"ERROR: (mle.up) FAILED_PRECONDITION: Can't listen on 127.0.0.1:{port} for ")
+    assert f"with {flag}, or 0 for a free one" in error
 
 
 def test_listening_beyond_loopback_needs_a_token(tmp_path: Path) -> None:

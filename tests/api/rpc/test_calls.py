@@ -14,6 +14,7 @@ from grpc_tools import protoc
 
 from enginehouse.api.rpc.calls import Callers, Method, target
 from enginehouse.api.rpc.messages import message
+from enginehouse.api.rpc.metrics import CallMetrics
 from enginehouse.api.rpc.server import RpcServer
 from enginehouse.core.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from enginehouse.serving.inference import Target
@@ -23,12 +24,22 @@ Request, Answer = message("inference.ServerMetadataRequest"), message("inference
 Ask = Callable[..., tuple[grpc.StatusCode, str]]
 
 
-def ask(tmp_path: Path, method: Method, *, token: str = "", metadata: tuple[tuple[str, str], ...] = ()) -> Any:
+def ask(
+    tmp_path: Path,
+    method: Method,
+    *,
+    token: str = "",
+    metadata: tuple[tuple[str, str], ...] = (),
+    metrics: CallMetrics | None = None,
+) -> Any:
     """The answer's name, or the code and the words; by a socket whose peer is not known to be this machine."""
+
+    metrics = metrics or CallMetrics()
 
     async def run() -> Any:
         server = grpc.aio.server()
-        server.add_generic_rpc_handlers([Callers(token, "enginehouse").handlers(SERVICE, {"ServerMetadata": method})])
+        callers = Callers(token, "enginehouse", metrics.observe)
+        server.add_generic_rpc_handlers([callers.handlers(SERVICE, {"ServerMetadata": method})])
         server.add_insecure_port(f"unix:{tmp_path}/socket")
         await server.start()
         async with grpc.aio.insecure_channel(f"unix:{tmp_path}/socket") as channel:
@@ -75,7 +86,9 @@ def test_errors_keep_code_and_words(tmp_path: Path, error: Exception, code: grpc
     async def fail(_request: Any, _project: str) -> Any:
         raise error
 
-    assert ask(tmp_path, fail) == (code, words)
+    metrics = CallMetrics()
+    assert ask(tmp_path, fail, metrics=metrics) == (code, words)
+    assert f'{{method="{SERVICE}/ServerMetadata",code="{code.name}"}} 1\n' in metrics.render()
 
 
 def test_names_of_versions() -> None:

@@ -203,6 +203,9 @@ def test_requests_count_as_all_others_do(engine: EngineProcess, client: Client, 
         lines = metrics.read().decode().splitlines()
     [count] = [line for line in lines if "_count" in line and "canary" in line and 'phase="model"' in line]
     assert float(count.rpartition(" ")[2]) >= 1
+    labels = f'{{method="{SERVING}/Predict",code="OK"}}'
+    [count] = [line for line in lines if line.startswith(f"enginehouse_grpc_call_seconds_count{labels}")]
+    assert float(count.rpartition(" ")[2]) >= 1
 
 
 def test_status_tells_the_address(engine: EngineProcess, address: str) -> None:
