@@ -200,11 +200,39 @@ def test_what_is_the_users_own_is_taken_apart_at_the_end(warm: Warm) -> None:
         atexit.register(lambda: print("at exit"))
         kept = open("kept.txt", "w")
         kept.write("in the file")
+        import ctypes, sys
+        ctypes.CDLL(None).printf(b"kept by C\\n")
+        class Later:
+            def __del__(self, stream=sys.stdout):
+                stream.write("no newline")
+        later = Later()
     """
     lines = warm.run(warm.replicas.spec(textwrap.dedent(code)))
-    assert "taken apart, 2" in lines and "at exit" in lines and warm.forks == 1
+    said = "\n".join(lines)
+    assert all(text in said for text in ("at exit", "taken apart, 2", "no newline", "kept by C"))
+    assert warm.forks == 1
     (kept,) = warm.folder.glob("*/work/kept.txt")
     assert kept.read_text() == "in the file"
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "said"),
+    [
+        ("sys.exit()", 0, ""),
+        ("sys.exit(3)", 3, ""),
+        ("sys.exit(256 + 4)", 4, ""),
+        ("sys.exit(-1)", 255, ""),
+        ("sys.exit('what is wrong')", 1, "what is wrong"),
+        ("raise KeyError('k')", 1, "KeyError: 'k'"),
+        ("os._exit(5)", 5, ""),
+        ("import atexit; atexit.register(sys.stdout.close)", 0, ""),
+    ],
+)
+def test_the_status_is_that_of_a_fresh_interpreter(warm: Warm, end: str, status: int, said: str) -> None:
+    directory = warm.start(warm.replicas.spec(f"import os, sys\n{end}"))
+    outcome = wait_for_end(warm.backend, directory).outcome
+    assert outcome is not None and outcome.exit_code == status and warm.forks == 1
+    assert any(line.endswith(said) for line in messages(directory))
 
 
 def test_other_variables_get_another_interpreter(warm: Warm) -> None:

@@ -42,11 +42,11 @@ class Ports:
         Raises:
             Unavailable: there are not so many.
         """
-        candidates = list(range(_FIRST, _end()))
-        random.shuffle(candidates)
+        end = _end()
+        start = random.randrange(_FIRST, end)  # so that engines seldom try the same ones
         claimed: list[int] = []
         with self._lock:
-            for port in candidates:
+            for port in (*range(start, end), *range(_FIRST, start)):
                 if len(claimed) == count:
                     break
                 if self._take(port):
@@ -57,7 +57,7 @@ class Ports:
             if len(claimed) < count:
                 for port in claimed:
                     self._give_back(port)
-                raise Unavailable(f"There are no {count} free ports from {_FIRST} to {_end() - 1} on this machine.")
+                raise Unavailable(f"There are no {count} free ports from {_FIRST} to {end - 1} on this machine.")
         return tuple(claimed)
 
     def hold(self, ports: Iterable[int]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from enginehouse.replica import zygote
 from enginehouse.replica.spec import RUNNER_LOG_FILE
+from enginehouse.runtimes import overlay  # noqa: F401 - a fresh runner imports it only once it needs it
 
 MAX_MESSAGE_BYTES = 256 * 1024
 PLACEHOLDER = "-" * 4096

@@ -130,6 +130,7 @@ def serve(command):
     known = set(sys.modules)
     said, error = import_quietly(start["modules"])
     imported.update((name, module) for name, module in sys.modules.items() if name not in known)
+    imported_names.update(name.partition(".")[0] for name in list(sys.modules))
     if hasattr(gc, "freeze"):  # no collection of a child's, the one at its end above all, goes through the framework
         gc.collect()
         gc.freeze()
@@ -209,10 +210,12 @@ def import_quietly(modules):
 
 imported = {}
 """What was imported beforehand, by name."""
+imported_names = set()
+"""The top-level names of all that is there; made before the forks, since each look at a name copies a page."""
 
 
 def leave_imported():
-    """At a child's very end: don't take apart what it shares with its zygote, page by page; all of it goes at once.
+    """At a child's end: don't take apart what it shares with its zygote, page by page.
 
     The user's own modules and objects are taken apart as ever.
     """
@@ -220,6 +223,33 @@ def leave_imported():
     for name, module in imported.items():
         if sys.modules.get(name) is module:
             del sys.modules[name]
+
+
+class TheEnd(object):
+    """Ends the process when the module `sys` is cleared: all of the user's is gone then, and Python would go on to free
+    piece by piece what the kernel takes back in one stroke.
+
+    What is written to the streams of C and of Python until then goes out.
+    """
+
+    def __init__(self, code):
+        self._code = code
+        self._streams = (sys.__stdout__, sys.__stderr__)
+        self._flush = _libc.fflush
+        self._leave = os._exit
+
+    @classmethod
+    def follow(cls, code):
+        """Arrange for it, where the exit status is known: `code` is what `sys.exit` was given."""
+        code = 0 if code is None else code
+        if isinstance(code, int) and 0 <= code <= 255:
+            sys._enginehouse_end = cls(int(code))
+
+    def __del__(self):
+        for stream in self._streams:
+            stream.flush()  # where it fails, Python goes on and makes that known
+        self._flush(None)
+        self._leave(self._code)
 
 
 def lower_weight():
@@ -334,6 +364,7 @@ def unblock(number):
 
 def await_order(task):
     """Wait for the runner's word, and be ready to run its module. Ends the process where that is not to be."""
+    seed_anew()
     order = receive(task.control)
     if order is None:  # the replica could not be prepared
         os._exit(70)
@@ -358,7 +389,9 @@ def await_order(task):
     module = as_native(order["module"])
     bootstrap = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bootstrap.py")
     show_command([task.command[0], bootstrap, module] + arguments)
-    seed_anew()
+    if "logging" in sys.modules:  # what relativeCreated counts from
+        logging = sys.modules["logging"]
+        logging._startTime = time.time() if isinstance(logging._startTime, float) else time.time_ns()
     sys.argv[:] = [bootstrap, module] + arguments
     send(task.status, {"begun": True})
     os.close(task.status)
@@ -375,7 +408,6 @@ def unfit(task, python, variables):
     differing = sorted(name for name in set(now) | set(then) if now.get(name) != then.get(name))
     if differing:
         return "the job has other values of " + ", ".join(differing)
-    imported = set(name.partition(".")[0] for name in list(sys.modules))
     for folder in python_path(variables):
         if not os.path.isdir(folder):
             if os.path.exists(folder):
@@ -385,8 +417,8 @@ def unfit(task, python, variables):
         for special in ("sitecustomize", "usercustomize"):
             if special in names:
                 return "%s has a module %s" % (folder, special)
-        if names & imported:
-            return "the packages bring their own " + ", ".join(sorted(names & imported))
+        if names & imported_names:
+            return "the packages bring their own " + ", ".join(sorted(names & imported_names))
     return ""
 
 
@@ -414,9 +446,6 @@ def seed_anew():
         sys.modules["torch"].seed()
     if "multiprocessing.process" in sys.modules:
         sys.modules["multiprocessing.process"].current_process().authkey = os.urandom(32)
-    if "logging" in sys.modules:  # what relativeCreated counts from
-        logging = sys.modules["logging"]
-        logging._startTime = time.time() if isinstance(logging._startTime, float) else time.time_ns()
 
 
 # --- what /proc tells ---
@@ -496,4 +525,9 @@ if __name__ == "__main__":
     _task = serve(_command)
     await_order(_task)
     bootstrap.OWN_FILES.append(__file__)
-    bootstrap.main()
+    try:
+        bootstrap.main()
+    except SystemExit as end:
+        TheEnd.follow(end.code)
+        raise
+    TheEnd.follow(0)

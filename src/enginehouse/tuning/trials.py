@@ -158,6 +158,8 @@ class TuningReconciler:
     def _step(self, tuned: TunedJob) -> None:
         for trial in tuned.open:
             tuned = self._steps.bring_forward(tuned, trial)
+        if self._goes_on(tuned):
+            tuned = self._suggest(tuned)  # before all else: a free place waits for it
         tuned = self._tell_of_ends(tuned)
         if tuned.job.state == "CANCELLING":
             if self._wind_down(tuned, tuned.job.stop_reason):
@@ -174,6 +176,11 @@ class TuningReconciler:
             job = self._mirror(tuned)
             if not tuned.open:
                 self._finish(replace(tuned, job=job), "SUCCEEDED", "")
+
+    def _goes_on(self, tuned: TunedJob) -> bool:
+        """Whether it is known already that the job goes on: a trial that failed may end it when it is told of."""
+        any_failed = any(trial.infeasible for trial in tuned.untold)
+        return not (tuned.is_ending or any_failed or self._overdue(tuned.job))
 
     def _suggest(self, tuned: TunedJob) -> TunedJob:
         """Begin as many trials as there is room for."""
@@ -203,12 +210,7 @@ class TuningReconciler:
 
     def _tell_of_ends(self, tuned: TunedJob) -> TunedJob:
         """Write to the job's log how trials ended, once each, and judge whether the job goes on."""
-        new = [
-            each
-            for each in tuned.own
-            if each.state == "COMPLETED" and str(each.name.trial_id) not in tuned.progress.told
-        ]
-        for trial in sorted(new, key=lambda each: (each.end_time_ns or 0, each.name)):
+        for trial in sorted(tuned.untold, key=lambda each: (each.end_time_ns or 0, each.name)):
             tuned = self._tell(tuned, trial)
         return tuned
 

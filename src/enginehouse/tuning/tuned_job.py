@@ -55,6 +55,12 @@ class TunedJob:
         return [trial for trial in self.trials if trial.state != "COMPLETED"]
 
     @property
+    def untold(self) -> list[TrialRecord]:
+        """The trials of this job that have ended, of which its log does not tell yet."""
+        told = self.progress.told
+        return [each for each in self.own if each.state == "COMPLETED" and str(each.name.trial_id) not in told]
+
+    @property
     def is_ending(self) -> bool:
         """Whether no trial is to be begun any more."""
         return self.job.state == "CANCELLING" or bool(self.progress.ending)
