@@ -236,7 +236,10 @@ def wait_for(process: subprocess.Popen[bytes], side: Side, rows: list[list[float
 
 
 def stop_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process and what it started."""
+    """End a process and what it started, also what left its group: Ray's HAProxy outlives it and keeps its ports."""
+    children: list[psutil.Process] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        children = psutil.Process(process.pid).children(recursive=True)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -244,6 +247,9 @@ def stop_group(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
 @contextlib.contextmanager
