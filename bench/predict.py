@@ -85,7 +85,9 @@ PEERS = {
     "ray": Peer("ray[serve]", ("ray_app.py", "{port}")),
     "mlserver": Peer("mlserver", ("mlserver_model.py", "{port}"), v2=True),
     "litserve": Peer("litserve", ("litserve_app.py", "{port}")),
-    "bentoml": Peer("bentoml", ("-m", "bentoml", "serve", "bentoml_service:Model", "--port", "{port}")),
+    "bentoml": Peer(
+        "bentoml uvloop httptools", ("-m", "bentoml", "serve", "bentoml_service:Model", "--port", "{port}")
+    ),
 }
 
 

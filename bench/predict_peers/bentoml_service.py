@@ -1,4 +1,4 @@
-"""BentoML, adaptive batching off and on as `BENTO_BATCH` says: on costs it a second process."""
+"""BentoML on uvloop, without adaptive batching, which costs it a second process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MLServer: a runtime of its own kind, in the server's process, adaptive batching on."""
+"""MLServer: a runtime of its own kind, in the server's process, adaptive batching on; no compression, no metrics."""
 
 import os
 import sys
@@ -26,7 +26,13 @@ if __name__ == "__main__":
 
     port = int(sys.argv[1])
     settings = Settings(
-        host="127.0.0.1", http_port=port, grpc_port=port + 1, metrics_port=port + 2, parallel_workers=0, debug=False
+        host="127.0.0.1",
+        http_port=port,
+        grpc_port=port + 1,
+        parallel_workers=0,
+        debug=False,
+        gzip_enabled=False,
+        metrics_endpoint=None,
     )
     model = ModelSettings(name="model", implementation=Model, max_batch_size=64, max_batch_time=0.001)
     asyncio.run(MLServer(settings).start([model]))
