@@ -107,7 +107,7 @@ def run_job(client: Client, job_id: str, runtime: str, source: str, trials: int)
     begin = time.time()
     client.jobs.create(body)
     while not (job := client.jobs.get(job_id)).get("endTime"):
-        time.sleep(0.02)
+        time.sleep(0.05)
     wall_s = time.time() - begin
     finished = [trial for trial in job["trainingOutput"]["trials"] if "finalMetric" in trial]
     if job["state"] != "SUCCEEDED" or len(finished) != trials:

@@ -33,6 +33,23 @@ from enginehouse.schemas.ml_v1 import JobState
 
 T = TypeVar("T")
 
+_STARTED_JOB_STATES = tuple(sorted(set(get_args(JobState)) - TERMINAL_JOB_STATES - {"QUEUED"}))
+
+# Asked many times a second, so made once: to put a query together takes as long as to answer it.
+_JOB_OF_NAME = jobs.select().where(
+    jobs.c.project == sa.bindparam("of_project"),
+    jobs.c.job_id == sa.bindparam("of_job"),
+    jobs.c.trial_id == sa.bindparam("of_trial"),
+)
+_STARTED_JOBS = (
+    jobs.select().where(jobs.c.state.in_(_STARTED_JOB_STATES), ~jobs.c.is_tuning).order_by(jobs.c.sequence)
+)
+_TUNING_JOBS = (
+    jobs.select()
+    .where(jobs.c.state.in_(("QUEUED", *_STARTED_JOB_STATES)), jobs.c.is_tuning)
+    .order_by(jobs.c.sequence)
+)
+
 
 class SqlMetadataStore(SqlStudies):
     """`MetadataStore` (see base.py for the contract) on a `Database`."""
@@ -85,25 +102,22 @@ class SqlMetadataStore(SqlStudies):
         return _page(found, page_size, rows.job_record, lambda row: row["sequence"])
 
     def started_jobs(self) -> list[JobRecord]:
-        query = jobs.select().where(jobs.c.state.in_(_STARTED_JOB_STATES), ~jobs.c.is_tuning)
-        return self._jobs_in_order(query)
+        return self._jobs_of(_STARTED_JOBS)
 
     def tuning_jobs(self) -> list[JobRecord]:
-        unfinished = jobs.c.state.in_(("QUEUED", *_STARTED_JOB_STATES))
-        return self._jobs_in_order(jobs.select().where(unfinished, jobs.c.is_tuning))
+        return self._jobs_of(_TUNING_JOBS)
 
     def trials_of(self, job: JobName) -> list[JobRecord]:
         of_job = jobs.c.project == job.project, jobs.c.job_id == job.job_id, jobs.c.trial_id != ""
-        return self._jobs_in_order(jobs.select().where(*of_job))
+        return self._jobs_of(jobs.select().where(*of_job).order_by(jobs.c.sequence))
 
-    def _jobs_in_order(self, query: sa.Select[Any]) -> list[JobRecord]:
-        query = query.order_by(jobs.c.sequence)
+    def _jobs_of(self, query: sa.Select[Any]) -> list[JobRecord]:
         with self._database.read() as connection:
             return [rows.job_record(row) for row in connection.execute(query).mappings()]
 
     def queued_jobs(self, *, after: int = 0, limit: int = 1000) -> list[JobRecord]:
         query = jobs.select().where(jobs.c.state == "QUEUED", jobs.c.sequence > after, ~jobs.c.is_tuning)
-        return self._jobs_in_order(query.limit(limit))
+        return self._jobs_of(query.order_by(jobs.c.sequence).limit(limit))
 
     def moved_jobs(self, *, after: int) -> tuple[list[JobName], int]:
         query = sa.select(events.c.event_id, events.c.resource)
@@ -134,10 +148,8 @@ class SqlMetadataStore(SqlStudies):
             return job
 
     def _job_row(self, connection: sa.Connection, name: JobName) -> sa.RowMapping:
-        query = jobs.select().where(
-            jobs.c.project == name.project, jobs.c.job_id == name.job_id, jobs.c.trial_id == name.trial_id
-        )
-        row = connection.execute(query).mappings().first()
+        given = {"of_project": name.project, "of_job": name.job_id, "of_trial": name.trial_id}
+        row = connection.execute(_JOB_OF_NAME, given).mappings().first()
         if row is None:
             raise NotFound(f"The specified job {name.job_id!r} was not found in {name.project!r}.", field="name")
         return row
@@ -397,9 +409,6 @@ class SqlMetadataStore(SqlStudies):
         query = sa.select(leases.c.token).where(leases.c.resource == lease.resource)
         if connection.execute(query).scalar() != lease.token:
             raise Aborted(f"The lease on {lease.resource} was lost to another engine.")
-
-
-_STARTED_JOB_STATES = tuple(sorted(set(get_args(JobState)) - TERMINAL_JOB_STATES - {"QUEUED"}))
 
 
 def _is_model(table: sa.Table, name: ModelName) -> tuple[sa.ColumnElement[bool], ...]:

@@ -127,11 +127,12 @@ def container_name(directory: Path) -> str:
     return "enginehouse-" + hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:16]
 
 
-def discard(directory: Path) -> None:
-    """Kill and remove the container that a replica has left behind, if its spec tells of one."""
+def discard(directory: Path) -> bool:
+    """Kill and remove the container that a replica has left behind, if its spec tells of one. Whether it does."""
     container = (read_json(directory / SPEC_FILE) or {}).get("container")
     if container:
         remove(container["engine"], container_name(directory))
+    return bool(container)
 
 
 def bring_image(engine: str, image: str, log: Callable[[str], None]) -> None:

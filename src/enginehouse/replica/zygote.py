@@ -127,9 +127,8 @@ def serve(command):
     given = [as_native(name) for name in start["variables"]] + ["PATH", ROOM_VARIABLE]
     own_variables = {name: value for name, value in os.environ.items() if name not in given}
     atexit.register(leave_imported)  # the first that is registered is the last that is called
-    known = set(sys.modules)
     said, error = import_quietly(start["modules"])
-    imported.update((name, module) for name, module in sys.modules.items() if name not in known)
+    imported.update((name, module) for name, module in sys.modules.items() if name not in NEVER_LEFT)
     imported_names.update(name.partition(".")[0] for name in list(sys.modules))
     if hasattr(gc, "freeze"):  # no collection of a child's, the one at its end above all, goes through the framework
         gc.collect()
@@ -208,8 +207,9 @@ def import_quietly(modules):
     return said, error
 
 
+NEVER_LEFT = ("sys", "builtins", "__builtin__", "__main__")
 imported = {}
-"""What was imported beforehand, by name."""
+"""The modules that are there beforehand, by name, but for those that Python takes apart in its own way."""
 imported_names = set()
 """The top-level names of all that is there; made before the forks, since each look at a name copies a page."""
 

@@ -126,7 +126,9 @@ class LocalBackend:
         deadline = time.monotonic() + _REAP_LIMIT_S / 2
         while is_locked(directory / names.LOCK_FILE) and time.monotonic() < deadline:
             time.sleep(_LOCK_EVERY_S)
-        if not _kill_all(directory):
+        outcome = _read_outcome(directory)
+        # A runner adopts what its processes leave behind, and says that they have exited when none is left.
+        if not _kill_all(directory, none_left=outcome is not None and outcome.reason == "exited"):
             raise OSError(f"some processes of the replica in {directory} can't be killed")
 
     def _spawn(self, directory: Path, command: list[str], lock: FileLock) -> subprocess.Popen[bytes]:
@@ -192,12 +194,16 @@ class LocalBackend:
         return Outcome.from_json(value)
 
 
-def _kill_all(directory: Path) -> bool:
-    """Kill what is left of a replica, whose runner is gone. False if something still is."""
-    discard(directory)
+def _kill_all(directory: Path, *, none_left: bool = False) -> bool:
+    """Kill what is left of a replica, whose runner is gone. False if something still is.
+
+    Args:
+        none_left: no process is, unless it belongs to a container.
+    """
+    none_left = not discard(directory) and none_left
     if group := group_of(directory):
         group.remove()
-    return kill_processes_with(MARKER, str(directory), timeout_s=_REAP_LIMIT_S)
+    return none_left or kill_processes_with(MARKER, str(directory), timeout_s=_REAP_LIMIT_S)
 
 
 def _acquire(directory: Path) -> FileLock | None:
