@@ -15,6 +15,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 from enginehouse.core.errors import Unavailable
@@ -46,7 +47,7 @@ class Ports:
         start = random.randrange(_FIRST, end)  # so that engines seldom try the same ones
         claimed: list[int] = []
         with self._lock:
-            for port in (*range(start, end), *range(_FIRST, start)):
+            for port in chain(range(start, end), range(_FIRST, start)):
                 if len(claimed) == count:
                     break
                 if self._take(port):
