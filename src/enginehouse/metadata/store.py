@@ -49,6 +49,14 @@ _TUNING_JOBS = (
     .where(jobs.c.state.in_(("QUEUED", *_STARTED_JOB_STATES)), jobs.c.is_tuning)
     .order_by(jobs.c.sequence)
 )
+_JOB_UPDATE = jobs.update().where(jobs.c.sequence == sa.bindparam("of_sequence"))
+_MOVED = (
+    sa.select(events.c.event_id, events.c.resource)
+    .where(events.c.event_id > sa.bindparam("after"), events.c.kind == "state")
+    .order_by(events.c.event_id)
+)
+_LAST_EVENT = sa.select(sa.func.max(events.c.timestamp_ns)).where(events.c.resource == sa.bindparam("of_resource"))
+_TOKEN_OF_LEASE = sa.select(leases.c.token).where(leases.c.resource == sa.bindparam("of_resource"))
 
 
 class SqlMetadataStore(SqlStudies):
@@ -120,10 +128,8 @@ class SqlMetadataStore(SqlStudies):
         return self._jobs_of(query.order_by(jobs.c.sequence).limit(limit))
 
     def moved_jobs(self, *, after: int) -> tuple[list[JobName], int]:
-        query = sa.select(events.c.event_id, events.c.resource)
-        query = query.where(events.c.event_id > after, events.c.kind == "state").order_by(events.c.event_id)
         with self._database.read() as connection:
-            found = connection.execute(query).all()
+            found = connection.execute(_MOVED, {"after": after}).all()
         names = {name: None for row in found if (name := JobName.parse(row.resource)) is not None}
         return list(names), found[-1].event_id if found else after
 
@@ -143,7 +149,7 @@ class SqlMetadataStore(SqlStudies):
             if changed is None:
                 return job
             job, new_events = replace(changed[0], revision=job.revision + 1), changed[1]
-            connection.execute(jobs.update().where(jobs.c.sequence == row["sequence"]), rows.job_row(job))
+            connection.execute(_JOB_UPDATE, rows.job_row(job) | {"of_sequence": row["sequence"]})
             self._write_events(connection, str(name), new_events)
             return job
 
@@ -345,8 +351,7 @@ class SqlMetadataStore(SqlStudies):
     def _write_events(self, connection: sa.Connection, resource: str, new_events: Sequence[NewEvent]) -> None:
         if not new_events:
             return
-        last_query = sa.select(sa.func.max(events.c.timestamp_ns)).where(events.c.resource == resource)
-        last_ns = connection.execute(last_query).scalar() or 0
+        last_ns = connection.execute(_LAST_EVENT, {"of_resource": resource}).scalar() or 0
         # Strictly growing, also when the clock stands still or goes back: readers order by time.
         first_ns = max(self._clock.time_ns(), last_ns + 1)
         written = [
@@ -406,8 +411,7 @@ class SqlMetadataStore(SqlStudies):
             connection.execute(leases.delete())
 
     def _check_lease(self, connection: sa.Connection, lease: Lease) -> None:
-        query = sa.select(leases.c.token).where(leases.c.resource == lease.resource)
-        if connection.execute(query).scalar() != lease.token:
+        if connection.execute(_TOKEN_OF_LEASE, {"of_resource": lease.resource}).scalar() != lease.token:
             raise Aborted(f"The lease on {lease.resource} was lost to another engine.")
 
 

@@ -25,6 +25,25 @@ _OPERATIONS_KEPT_NS = 7 * 86_400 * 10**9
 """Operations on studies are many (each question about early stopping is one) and of no use when they were read."""
 
 
+def _in_study(table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
+    """The condition of the queries below; `_of_study` has its values."""
+    return (
+        table.c.project == sa.bindparam("of_project"),
+        table.c.location == sa.bindparam("of_location"),
+        table.c.study_id == sa.bindparam("of_study"),
+    )
+
+
+# Made once, as in store.py.
+_STUDY = studies.select().where(*_in_study(studies))
+_STUDY_UPDATE = studies.update().where(*_in_study(studies))
+_TRIALS = trials.select().where(*_in_study(trials)).order_by(trials.c.trial_id)
+_UNFINISHED_TRIALS = _TRIALS.where(trials.c.state != "COMPLETED")
+_IS_TRIAL = (*_in_study(trials), trials.c.trial_id == sa.bindparam("of_trial"))
+_TRIAL = trials.select().where(*_IS_TRIAL)
+_TRIAL_UPDATE = trials.update().where(*_IS_TRIAL)
+
+
 class SqlStudies:
     """`StudyStore` (see base.py for the contract), for the store that has a database and writes events."""
 
@@ -52,19 +71,17 @@ class SqlStudies:
     def delete_study(self, name: StudyName) -> None:
         with self._database.write() as connection:
             self._get_study(connection, name)
-            connection.execute(trials.delete().where(*_is_in_study(trials, name)))
-            connection.execute(studies.delete().where(*_is_in_study(studies, name)))
+            connection.execute(trials.delete().where(*_in_study(trials)), _of_study(name))
+            connection.execute(studies.delete().where(*_in_study(studies)), _of_study(name))
 
     def change_study(
         self, name: StudyName, change: Callable[[StudyRecord, list[TrialRecord]], StudyChange]
     ) -> StudyChange:
         with self._database.write() as connection:
             study = self._get_study(connection, name)
-            unfinished = trials.c.state != "COMPLETED"
-            changed = change(study, self._list_trials(connection, name, unfinished))
+            changed = change(study, self._list_trials(connection, name, unfinished=True))
             changed = replace(changed, study=replace(changed.study, revision=study.revision + 1))
-            row = rows.study_row(changed.study)
-            connection.execute(studies.update().where(*_is_in_study(studies, name)), row)
+            connection.execute(_STUDY_UPDATE, rows.study_row(changed.study) | _of_study(name))
             for trial in changed.trials:
                 self._put_trial(connection, trial)
             if changed.operation is not None:
@@ -78,7 +95,7 @@ class SqlStudies:
     def list_trials(self, study: StudyName, *, unfinished: bool = False) -> list[TrialRecord]:
         with self._database.read() as connection:
             self._get_study(connection, study)
-            return self._list_trials(connection, study, *([trials.c.state != "COMPLETED"] if unfinished else []))
+            return self._list_trials(connection, study, unfinished=unfinished)
 
     def change_trial(
         self,
@@ -101,7 +118,7 @@ class SqlStudies:
     def delete_trial(self, name: TrialName) -> None:
         with self._database.write() as connection:
             self._get_trial(connection, name)
-            connection.execute(trials.delete().where(*_is_trial(name)))
+            connection.execute(trials.delete().where(*_IS_TRIAL), _of_trial(name))
 
     def get_location_operation(self, name: LocationOperationName) -> LocationOperationRecord:
         columns = location_operations.c
@@ -117,26 +134,24 @@ class SqlStudies:
         return rows.location_operation_record(row)
 
     def _get_study(self, connection: sa.Connection, name: StudyName) -> StudyRecord:
-        row = connection.execute(studies.select().where(*_is_in_study(studies, name))).mappings().first()
+        row = connection.execute(_STUDY, _of_study(name)).mappings().first()
         if row is None:
             raise NotFound(f"The specified study {name.study_id!r} was not found in {name.location}.", field="name")
         return rows.study_record(row)
 
     def _get_trial(self, connection: sa.Connection, name: TrialName) -> TrialRecord:
-        row = connection.execute(trials.select().where(*_is_trial(name))).mappings().first()
+        row = connection.execute(_TRIAL, _of_trial(name)).mappings().first()
         if row is None:
             raise NotFound(f"The study {name.study_id!r} has no trial {name.trial_id}.", field="name")
         return rows.trial_record(row)
 
-    def _list_trials(
-        self, connection: sa.Connection, study: StudyName, *where: sa.ColumnElement[bool]
-    ) -> list[TrialRecord]:
-        query = trials.select().where(*_is_in_study(trials, study), *where).order_by(trials.c.trial_id)
-        return [rows.trial_record(row) for row in connection.execute(query).mappings()]
+    def _list_trials(self, connection: sa.Connection, study: StudyName, *, unfinished: bool) -> list[TrialRecord]:
+        query = _UNFINISHED_TRIALS if unfinished else _TRIALS
+        return [rows.trial_record(row) for row in connection.execute(query, _of_study(study)).mappings()]
 
     def _put_trial(self, connection: sa.Connection, trial: TrialRecord) -> None:
         row = rows.trial_row(trial)
-        if connection.execute(trials.update().where(*_is_trial(trial.name)), row).rowcount == 0:
+        if connection.execute(_TRIAL_UPDATE, row | _of_trial(trial.name)).rowcount == 0:
             connection.execute(trials.insert(), row)
 
     def _put_location_operation(self, connection: sa.Connection, operation: LocationOperationRecord) -> None:
@@ -145,9 +160,9 @@ class SqlStudies:
         connection.execute(location_operations.insert(), rows.location_operation_row(operation))
 
 
-def _is_in_study(table: sa.Table, name: StudyName) -> tuple[sa.ColumnElement[bool], ...]:
-    return table.c.project == name.project, table.c.location == name.location, table.c.study_id == name.study_id
+def _of_study(name: StudyName) -> dict[str, object]:
+    return {"of_project": name.project, "of_location": name.location, "of_study": name.study_id}
 
 
-def _is_trial(name: TrialName) -> tuple[sa.ColumnElement[bool], ...]:
-    return *_is_in_study(trials, name.study), trials.c.trial_id == name.trial_id
+def _of_trial(name: TrialName) -> dict[str, object]:
+    return _of_study(name.study) | {"of_trial": name.trial_id}
