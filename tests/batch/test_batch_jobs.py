@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,11 +16,16 @@ import joblib
 import numpy as np
 import psutil
 import pytest
+import uv
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 
+import enginehouse
 from enginehouse.core.errors import InvalidArgument, NotFound
 from enginehouse.core.names import ObjectUri
+from enginehouse.core.settings import load_settings
+from enginehouse.runtimes.cache import RuntimeCache
+from enginehouse.runtimes.catalogue import Catalogue
 from enginehouse.sdk.client import Client, connect
 from enginehouse.testing.engine import EngineProcess
 
@@ -27,6 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 FEATURES, LABELS = load_iris(return_X_y=True)
 FOREST = RandomForestClassifier(30, random_state=0).fit(FEATURES, LABELS)
 RUNTIME = "scikit-learn-1.9"
+SOURCES = Path(enginehouse.__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +160,15 @@ def test_wrong_requests(client: Client) -> None:
         submit(client, "wrong", modelName=f"{parent(client)}/models/nobody", inputPaths=["gs://iris/in/words.txt"])
     with pytest.raises(Exception, match=r"No object matches gs://iris/in/none\*"):
         submit(client, "wrong", inputPaths=["gs://iris/in/none*"])
+
+
+def test_tables_give_what_their_lines_give() -> None:
+    """In a runtime, which has pandas."""
+    cache = RuntimeCache(load_settings().runtimes_dir, Path(uv.find_uv_bin()))
+    python = cache.ensure(Catalogue.load().resolve(RUNTIME, None), print).python
+    script = Path(__file__).with_name("tables.py")
+    done = subprocess.run([python, script], env={"PYTHONPATH": str(SOURCES)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def processes(data_dir: Path) -> dict[str, list[int]]:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enginehouse.batch import run
 from enginehouse.batch.read import Block
-from enginehouse.batch.run import FIRST_BATCH_ROWS, LARGEST_BATCH_ROWS, Predictor, Result, json_lines
+from enginehouse.batch.run import FIRST_BATCH_ROWS, Predictor, Result, json_lines
 from enginehouse.batch.split import Piece
 from enginehouse.modelserver.adapters.base import Adapter, Call
 from enginehouse.modelserver.errors import PredictionError
@@ -118,6 +119,12 @@ def test_a_header_names_the_columns(data_format: str) -> None:
     assert values(middle) == [3]
 
 
+def test_a_line_that_is_no_csv() -> None:
+    result = predict(Sums(names=["x", "y"]), b"1,2\r3,4\n5,6\n", "1,2\r3,4", data_format="CSV")
+    assert values(result) == [11]
+    assert "the line is no CSV" in result.errors[0]["error"]
+
+
 def test_a_model_of_text_gets_the_lines_as_they_are() -> None:
     assert values(predict(Sums(text=True), '1,2,3\n"a"\n{"x"\n', data_format="TEXT")) == [5, 3, 4]
     assert values(predict(Sums(text=True), '1,2,3\n"a"\n', data_format="JSON")) == [5, 1]
@@ -146,7 +153,14 @@ def test_batches_are_as_large_as_told() -> None:
     assert adapter.sizes == [100, 100, 50]
 
 
-def test_batches_grow_while_that_pays() -> None:
+@pytest.fixture
+def few_rows(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The rows of the largest batch."""
+    monkeypatch.setattr(run, "LARGEST_BATCH_ROWS", 8192)
+    return 8192
+
+
+def test_batches_grow_while_that_pays(few_rows: int) -> None:
     """A call takes a second and a thousandth for each row."""
     now = 0.0
 
@@ -161,7 +175,16 @@ def test_batches_grow_while_that_pays() -> None:
     for _ in range(10):
         predictor.predict(Block(PIECE, 0, b"[1]\n" * 20_000))
     assert adapter.sizes[0] == FIRST_BATCH_ROWS
-    assert max(adapter.sizes) == LARGEST_BATCH_ROWS
+    assert max(adapter.sizes) == few_rows
+
+
+def test_blocks_smaller_than_a_batch_tell_what_it_takes() -> None:
+    """A call takes a second whatever its rows; blocks have 100."""
+    adapter = Sums()
+    predictor = Predictor(adapter, data_format="JSON", clock=lambda: float(len(adapter.sizes)))
+    for _ in range(5):
+        predictor.predict(Block(PIECE, 0, b"[1]\n" * 100))
+    assert adapter.sizes == [64, 36, 64, 36, 100, 100, 100]
 
 
 def test_batches_stay_small_where_growth_does_not_pay() -> None:
@@ -173,7 +196,7 @@ def test_batches_stay_small_where_growth_does_not_pay() -> None:
     assert steady.sizes[-2] == FIRST_BATCH_ROWS
 
 
-def test_one_busy_moment_does_not_end_the_growth_of_batches() -> None:
+def test_one_busy_moment_does_not_end_the_growth_of_batches(few_rows: int) -> None:
     """A call takes a second whatever its rows, but those of the first doubling take three."""
     now = 0.0
 
@@ -187,7 +210,7 @@ def test_one_busy_moment_does_not_end_the_growth_of_batches() -> None:
     predictor = Predictor(adapter, data_format="JSON", clock=lambda: now)
     for _ in range(10):
         predictor.predict(Block(PIECE, 0, b"[1]\n" * 20_000))
-    assert max(adapter.sizes) == LARGEST_BATCH_ROWS
+    assert max(adapter.sizes) == few_rows
 
 
 SCALARS = st.one_of(st.integers(-(2**70), 2**70), st.floats(allow_nan=False), st.booleans(), st.none(), st.text())

@@ -110,18 +110,19 @@ def _to_line_end(stream: Iterator[bytes], position: int) -> Iterator[bytes]:
 
 def _whole_lines(piece: Piece, stream: Iterator[bytes], offset: int) -> Iterator[Block]:
     """The stream, cut behind line ends."""
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     for chunk in stream:
         parts.append(chunk)
         if b"\n" not in chunk:
             if sum(map(len, parts)) > MAX_LINE_BYTES:
                 raise DamagedInput(f"{piece.uri}: the line at byte {offset} has no end within 512 MiB.")
             continue
+        end = chunk.rfind(b"\n") + 1
+        parts[-1] = memoryview(chunk)[:end]
         data = b"".join(parts)
-        end = data.rfind(b"\n") + 1
-        yield Block(piece, offset, data[:end])
-        offset += end
-        parts = [data[end:]]
+        yield Block(piece, offset, data)
+        offset += len(data)
+        parts = [chunk[end:]]
     rest = b"".join(parts)
     if rest:
         yield Block(piece, offset, rest + b"\n")

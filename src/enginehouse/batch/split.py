@@ -48,7 +48,8 @@ def make_splits(objects: Sequence[Object], data_format: str, *, workers: int) ->
 
     Each worker takes the next split when it is through with its last one. A split is half of a worker's share of what
     is left, so that all end at about the same time, however late they began and however fast they are (guided
-    self-scheduling: Polychronopoulos and Kuck, IEEE Transactions on Computers C-36(12), 1987).
+    self-scheduling: Polychronopoulos and Kuck, IEEE Transactions on Computers C-36(12), 1987). One alone waits for
+    nobody.
 
     Args:
         objects: in the order of the output.
@@ -57,9 +58,10 @@ def make_splits(objects: Sequence[Object], data_format: str, *, workers: int) ->
     left_bytes = sum(each.size_bytes for each in objects)
     smallest = max(SMALLEST_SPLIT_BYTES, left_bytes // MAX_SPLITS)
     largest = max(LARGEST_SPLIT_BYTES, smallest)
+    parts = workers * _PARTS_PER_WORKER if workers > 1 else 1
 
     def size() -> int:
-        return min(largest, max(smallest, left_bytes // (workers * _PARTS_PER_WORKER)))
+        return min(largest, max(smallest, left_bytes // parts))
 
     splits: list[Split] = [[]]
     room = target_bytes = size()
