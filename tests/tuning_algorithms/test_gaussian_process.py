@@ -15,13 +15,8 @@ from enginehouse.tuning.algorithms.gaussian_process.acquisition import ExpectedI
 from enginehouse.tuning.algorithms.gaussian_process.cube import Cube
 from enginehouse.tuning.algorithms.gaussian_process.designer import GaussianProcessBandit
 from enginehouse.tuning.algorithms.gaussian_process.failures import Failures
-from enginehouse.tuning.algorithms.gaussian_process.regression import (
-    Evidence,
-    Hyperparameters,
-    Posterior,
-    Prior,
-    squared_differences,
-)
+from enginehouse.tuning.algorithms.gaussian_process.kernel import Hyperparameters, covariance, squared_differences
+from enginehouse.tuning.algorithms.gaussian_process.regression import Evidence, Posterior, Prior
 from enginehouse.tuning.algorithms.gaussian_process.warping import warp
 from enginehouse.tuning.space import Space
 
@@ -39,13 +34,13 @@ CUBE = make_config(
 def evidence() -> Evidence:
     rng = np.random.default_rng(1)
     x = rng.random((12, AXES))
-    return Evidence(squared_differences(x, x, NONE), rng.normal(size=12), Prior.for_axes(AXES))
+    return Evidence(x, rng.normal(size=12), NONE, Prior.for_axes(AXES))
 
 
 @pytest.fixture
 def posterior() -> Posterior:
     rng = np.random.default_rng(2)
-    hyper = Hyperparameters(np.log([0.3, 0.5, 0.9]), 0.2, -4.0, 0.1)
+    hyper = Hyperparameters(np.log([0.3, 0.5, 0.9]), 0.2, -1.0, -4.0, 0.1, 0.2)
     return Posterior(rng.random((15, AXES)), rng.normal(size=(15, 2)), np.full(15, hyper.noise), hyper, NONE)
 
 
@@ -56,19 +51,35 @@ def test_the_slope_of_the_evidence(evidence: Evidence) -> None:
     assert evidence._loss(evidence.fit())[0] < value
 
 
-def test_the_evidence_is_the_density_of_the_values(evidence: Evidence) -> None:
-    theta = evidence.centre
-    correlation = evidence._factored(theta)[1]
-    noise = math.exp(theta[-2]) + 1e-6 + 1e-8
-    density = stats.multivariate_normal.logpdf(
-        evidence._y, np.full(12, theta[-1]), math.exp(theta[-3]) * correlation + noise * np.eye(12)
-    )
-    assert evidence._log_likelihood(np.zeros(len(theta))) - 6 * math.log(2 * math.pi) == pytest.approx(density)
+def test_the_evidence_is_the_density_of_the_values() -> None:
+    rng = np.random.default_rng(4)
+    x, y = rng.random((12, AXES)), rng.normal(size=12)
+    x[:, 2] = rng.integers(2, size=12)
+    categorical = np.array([False, False, True])
+    evidence = Evidence(x, y, categorical, Prior.for_axes(AXES))
+    hyper = Hyperparameters.of(evidence.centre)
+    whole = covariance(squared_differences(x, x, categorical), hyper) + (hyper.noise + 1e-8) * np.eye(12)
+    # A paraboloid with its top in the middle; the category has no part in it.
+    bowl = ((x[:, :2] - 0.5) ** 2 - 1 / 12).sum(axis=1) / math.sqrt(AXES / 180)
+    density = stats.multivariate_normal.logpdf(y, hyper.mean - hyper.dome * bowl, whole)
+    at_centre = evidence._log_likelihood(np.zeros(len(evidence.centre)))
+    assert at_centre - 6 * math.log(2 * math.pi) == pytest.approx(density)
+
+
+def test_what_one_axis_does_by_itself_is_known_where_the_others_were_never_seen() -> None:
+    """In a cross through the middle: away from it both moves were never made together."""
+    line = np.linspace(0.0, 1.0, 7)
+    x = np.concatenate([np.column_stack([line, np.full(7, 0.5)]), np.column_stack([np.full(7, 0.5), line])])
+    y = np.sin(6.0 * x[:, 0]) + np.cos(5.0 * x[:, 1])
+    none = np.zeros(2, dtype=bool)
+    hyper = Hyperparameters.of(Evidence(x, y - y.mean(), none, Prior.for_axes(2)).fit())
+    mean, _ = Posterior(x, y - y.mean(), np.full(14, hyper.noise), hyper, none).predict(np.array([[0.1, 0.9]]))
+    assert mean[0] + y.mean() == pytest.approx(math.sin(0.6) + math.cos(4.5), abs=0.15)
 
 
 def test_draws_without_much_data_are_those_of_the_prior() -> None:
     prior = Prior.for_axes(1)
-    evidence = Evidence(np.zeros((1, 1, 1)), np.zeros(1), prior)
+    evidence = Evidence(np.full((1, 1), 0.5), np.zeros(1), np.zeros(1, dtype=bool), prior)
     draws = np.array(evidence.draw(evidence.centre, 1500, 1, np.random.default_rng(0)))
     # One value tells nothing of the length.
     assert draws[:, 0].mean() == pytest.approx(prior.length[0], abs=0.15)
@@ -79,9 +90,9 @@ def test_the_posterior_meets_the_data_and_knows_nothing_far_away(posterior: Post
     mean, deviation = posterior.predict(posterior.x)
     assert np.abs(mean - posterior.y).max() < 0.4
     assert deviation.max() < 0.2
-    mean, deviation = posterior.predict(np.full((1, AXES), 50.0))
+    mean, deviation = posterior.predict(np.full((1, AXES), 1e6))
     assert mean == pytest.approx(0.1)
-    assert deviation == pytest.approx(math.exp(0.1))
+    assert deviation == pytest.approx(math.sqrt(math.exp(0.2) + math.exp(-1.0)))
 
 
 @pytest.mark.parametrize("kind", ["improvement", "mean", "weighed"])

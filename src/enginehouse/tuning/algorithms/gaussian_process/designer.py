@@ -15,14 +15,9 @@ from enginehouse.tuning.algorithms.base import Problem, Tried, key_of
 from enginehouse.tuning.algorithms.gaussian_process.acquisition import Acquisition, ExpectedImprovement, Mean
 from enginehouse.tuning.algorithms.gaussian_process.cube import Cube
 from enginehouse.tuning.algorithms.gaussian_process.failures import Failures
+from enginehouse.tuning.algorithms.gaussian_process.kernel import Hyperparameters
 from enginehouse.tuning.algorithms.gaussian_process.maximise import maximise
-from enginehouse.tuning.algorithms.gaussian_process.regression import (
-    Evidence,
-    Hyperparameters,
-    Posterior,
-    Prior,
-    squared_differences,
-)
+from enginehouse.tuning.algorithms.gaussian_process.regression import Evidence, Posterior, Prior
 from enginehouse.tuning.algorithms.gaussian_process.warping import warp
 from enginehouse.tuning.algorithms.numerics import numpy as np
 from enginehouse.tuning.algorithms.quasi_random import QuasiRandomSearch
@@ -124,8 +119,7 @@ class _Model:
         kept = _subset(x, y, MAX_MODELLED)
         x, y = x[kept], y[kept]
         fitted = _subset(x, y, MAX_FITTED)
-        squared = squared_differences(x[fitted], x[fitted], cube.categorical)
-        evidence = Evidence(squared, y[fitted], Prior.for_axes(x.shape[1]))
+        evidence = Evidence(x[fitted], y[fitted], cube.categorical, Prior.for_axes(x.shape[1]))
         mode = evidence.fit()
         thetas = [mode]
         if len(y) <= MAX_AVERAGED:

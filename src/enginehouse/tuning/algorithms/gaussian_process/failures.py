@@ -10,7 +10,8 @@ import math
 
 from enginehouse.tuning.algorithms.gaussian_process.acquisition import Acquisition
 from enginehouse.tuning.algorithms.gaussian_process.cube import Cube
-from enginehouse.tuning.algorithms.gaussian_process.regression import Hyperparameters, Posterior
+from enginehouse.tuning.algorithms.gaussian_process.kernel import Hyperparameters
+from enginehouse.tuning.algorithms.gaussian_process.regression import Posterior
 from enginehouse.tuning.algorithms.numerics import numpy as np
 from enginehouse.tuning.algorithms.numerics import special, stats
 
@@ -30,7 +31,8 @@ class Failures:
         at = np.vstack([x, failed])[-_MOST:]
         labels = np.concatenate([np.ones(len(x)), -np.ones(len(failed))])[-_MOST:]
         axes = x.shape[1]
-        hyper = Hyperparameters(np.full(axes, math.log(0.3 * math.sqrt(axes))), 0.0, math.log(0.05), 0.5)
+        lengths = np.full(axes, math.log(0.3 * math.sqrt(axes)))
+        hyper = Hyperparameters(lengths, 0.0, -math.inf, math.log(0.05), 0.5, 0.0)
         self._posterior = Posterior(at, labels, np.full(len(at), hyper.noise), hyper, cube.categorical)
 
     def weighed(self, acquisition: Acquisition) -> Acquisition:
