@@ -162,13 +162,40 @@ def test_wrong_requests(client: Client) -> None:
         submit(client, "wrong", inputPaths=["gs://iris/in/none*"])
 
 
+def run_in(runtime: str, script: Path, *arguments: Path) -> None:
+    """A script by the interpreter of a runtime, which is built if it is not there yet."""
+    cache = RuntimeCache(load_settings().runtimes_dir, Path(uv.find_uv_bin()))
+    python = cache.ensure(Catalogue.load().resolve(runtime, None), print).python
+    command = [python, script, *arguments]
+    done = subprocess.run(command, env={"PYTHONPATH": str(SOURCES)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_tables_give_what_their_lines_give() -> None:
     """In a runtime, which has pandas."""
-    cache = RuntimeCache(load_settings().runtimes_dir, Path(uv.find_uv_bin()))
-    python = cache.ensure(Catalogue.load().resolve(RUNTIME, None), print).python
-    script = Path(__file__).with_name("tables.py")
-    done = subprocess.run([python, script], env={"PYTHONPATH": str(SOURCES)}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run_in(RUNTIME, Path(__file__).with_name("tables.py"))
+
+
+@pytest.mark.timeout(1200)
+def test_pytorch(client: Client, tmp_path: Path) -> None:
+    """Forks of a process that has imported PyTorch load and run its models: two at a time, and one alone."""
+    run_in("pytorch-2.13", Path(__file__).parent.parent / "modelserver" / "make_pytorch_models.py", tmp_path)
+    for path in (*tmp_path.glob("exported/*"), *tmp_path.glob("script/*")):
+        put(client, f"pytorch/{path.parent.name}/{path.name}", path.read_bytes())
+    put(client, "in/flowers.csv", lines_of(np.tile(FEATURES, (1000, 1))))
+    found = []
+    for kind, workers in (("exported", "2"), ("exported", "1"), ("script", "2")):
+        job_id = f"pytorch_{kind}_{workers}"
+        spec = {"uri": f"gs://iris/pytorch/{kind}", "runtimeVersion": "pytorch-2.13", "maxWorkerCount": workers}
+        submit(client, job_id, dataFormat="CSV", inputPaths=["gs://iris/in/flowers.csv"], **spec)
+        job = ended(client, job_id)
+        assert job["state"] == "SUCCEEDED", job
+        texts = [get(client, f"{job_id}/{name}") for name in shards(client, job_id) if "results" in name]
+        assert len(texts) == (1 if workers == "1" else 3)
+        found.append(np.array([json.loads(line) for line in b"".join(texts).splitlines()]))
+        assert np.allclose(found[-1], np.tile(found[-1][: len(FEATURES)], (1000, 1)), atol=1e-6), "in order"
+        assert np.allclose(found[-1].sum(axis=1), 1, atol=1e-5)
+    assert np.allclose(found[0], found[1], atol=1e-6)
 
 
 def processes(data_dir: Path) -> dict[str, list[int]]:
