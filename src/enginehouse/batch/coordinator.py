@@ -210,8 +210,7 @@ class Coordinator:
 class Workers:
     """The worker processes of a job: forks of this one, which imports the framework once for all of them.
 
-    The first one begins alone, so that no other delays it and a model that can't be loaded is told once. The others
-    follow when it has the model, as many as there is work for.
+    They load the model side by side, as many as there is work for. One that can't be loaded is told once.
 
     Args:
         task: what each of them gets.
@@ -233,7 +232,6 @@ class Workers:
         gc.enable()
         self._splits = splits
         self._running: list[_Worker] = []
-        self._has_loaded = False
         self._attempts: dict[int, int] = {}
 
     def run(self, todo: list[int]) -> Iterator[dict[str, Any]]:
@@ -257,17 +255,16 @@ class Workers:
                     self._bury(worker, queue, left)
                     continue
                 if "failed" in message:
+                    print(message["trace"], end="", file=sys.stderr)
                     raise BatchFailed(message["failed"])
-                self._has_loaded |= "ready" in message
                 left.discard(message.get("done", -1))
                 yield message
             yield {}
 
     def _start_for(self, n_waiting: int) -> None:
         """As many workers as there are splits that nobody has."""
-        most = self.count if self._has_loaded else 1
         without_split = sum(worker.split is None for worker in self._running)
-        for _ in range(min(most - len(self._running), n_waiting - without_split)):
+        for _ in range(min(self.count - len(self._running), n_waiting - without_split)):
             self._running.append(_Worker(self._work, [each.connection for each in self._running]))
 
     def _bury(self, worker: _Worker, queue: deque[int], left: set[int]) -> None:

@@ -5,7 +5,7 @@ An order is the number of a split and its pieces. Back come dictionaries:
     {"ready": True}                                              the model is loaded
     {"bytes": N, "predictions": N, "errors": N}                  of the split at hand since the last such message
     {"done": SPLIT, "predictions": N, "errors": N}               the split is committed
-    {"failed": "…"}                                              the job can't go on; the process ends
+    {"failed": "…", "trace": "…"}                                the job can't go on; the process ends
 
 What the model prints goes to stdout and stderr, so to the job's log.
 """
@@ -61,9 +61,8 @@ def work(task: dict[str, Any], n_splits: int, load: Callable[[Path], Adapter], c
     except ConnectionError:
         sys.exit(1)  # the coordinator is gone
     except (ModelServerError, DamagedInput, ObjectError) as error:
-        if not isinstance(error, DamagedInput):
-            traceback.print_exc()
-        coordinator.send({"failed": str(error)})
+        trace = "" if isinstance(error, DamagedInput) else traceback.format_exc()
+        coordinator.send({"failed": str(error), "trace": trace})
         sys.exit(1)
 
 
