@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import re
@@ -37,6 +38,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,10 +88,10 @@ class Watch(threading.Thread):
     Looks seldom where times count: what it takes itself the job does not get.
     """
 
-    def __init__(self, data_dir: Path, every_s: float) -> None:
+    def __init__(self, output_path: Any, every_s: float) -> None:
         super().__init__(daemon=True)
         self._every_s = every_s
-        self._mark = os.fsencode(str(data_dir))
+        self._mark = json.dumps(output_path).encode()
         self._over = threading.Event()
         self._known: dict[int, bool] = {}
         self._cpu_s: dict[int, float] = {}
@@ -106,10 +108,10 @@ class Watch(threading.Thread):
     def _is_ours(self, pid: int) -> bool:
         if pid not in self._known:
             try:
-                environ, command = (Path(f"/proc/{pid}/{name}").read_bytes() for name in ("environ", "cmdline"))
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
             except OSError:
                 return False
-            self._known[pid] = self._mark in environ and b"enginehouse_batch" in command
+            self._known[pid] = self._mark in command and b"enginehouse_batch" in command
         return self._known[pid]
 
     def _pss_mib(self, pid: int) -> float:
@@ -128,8 +130,19 @@ class Watch(threading.Thread):
         return self.peak_mib, sum(self._cpu_s.values())
 
 
-def measure(case: Case, *, quick: bool, engine: EngineProcess, folder: Path) -> dict[str, Any]:
-    """Figures of one case."""
+@dataclass(frozen=True)
+class Prepared:
+    """A case whose model and rows lie in the bucket, and what the prediction of a tenth of them took."""
+
+    case: Case
+    rows: int
+    folder: Path
+    loop: list[Any]
+    tenth: Taken
+
+
+def prepare(case: Case, *, quick: bool, engine: EngineProcess, folder: Path) -> Prepared:
+    """Make a case. Nothing here is timed, so that several may be made at once."""
     rows = case.quick_rows if quick else case.rows
     cache = RuntimeCache(load_settings().runtimes_dir, Path(uv.find_uv_bin()))
     environment = cache.ensure(
@@ -137,7 +150,7 @@ def measure(case: Case, *, quick: bool, engine: EngineProcess, folder: Path) -> 
     )
     python = str(environment.python)
     name = folder.name
-    (folder / "model").mkdir()
+    (folder / "model").mkdir(parents=True)
     subprocess.run([python, LOOP, "make", case.framework, folder / "model", str(rows)], check=True, stderr=sys.stderr)
     client = connect(data_dir=engine.data_dir)
     for path in (folder / "model").rglob("*"):
@@ -150,12 +163,19 @@ def measure(case: Case, *, quick: bool, engine: EngineProcess, folder: Path) -> 
         for _ in range(rows // 10):
             target_file.write(source.readline())
     client.storage.upload_file(tenth, ObjectUri("bench", f"{name}/tenth.csv"))
-    threads = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-    command = [python, LOOP, "run", case.framework, folder / "model"]
     small = run_job(client, engine, case, name, "tenth", workers=1, turn=0)
+    return Prepared(case, rows, folder, [python, LOOP, "run", case.framework, folder / "model"], small)
+
+
+def measure(prepared: Prepared, *, quick: bool, engine: EngineProcess) -> dict[str, Any]:
+    """Figures of one case."""
+    case, rows, folder = prepared.case, prepared.rows, prepared.folder
+    name, small = folder.name, prepared.tenth
+    client = connect(data_dir=engine.data_dir)
+    threads = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
     rounds = []
     for turn in range(ROUNDS[quick]):  # in turn, so that a busy moment of the machine meets all
-        loop = run_loop(command, {**os.environ, **threads})
+        loop = run_loop(prepared.loop, {**os.environ, **threads})
         one = run_job(client, engine, case, name, "rows", workers=1, turn=turn)
         two = run_job(client, engine, case, name, "rows", workers=2, turn=turn)
         bind(engine, CORES[:1])
@@ -236,7 +256,7 @@ def run_job(
         "maxWorkerCount": str(workers),
         "region": "us-central1",
     }
-    watch = Watch(engine.data_dir, _SAMPLE_S[rows])
+    watch = Watch(spec["outputPath"], _SAMPLE_S[rows])
     watch.start()
     began = time.perf_counter()
     client.jobs.create({"jobId": job_id, "predictionInput": spec})
@@ -261,10 +281,22 @@ def check(client: Client, prefix: str, expected: Path) -> None:
         key=lambda each: each.uri.name,
     )
     text = b"".join(piece for shard in shards for piece in client.storage.read(shard))
-    ours = np.array(json.loads(b"[" + text.strip().replace(b"\n", b",") + b"]"), dtype=float)
-    theirs = np.array(json.loads(b"[" + expected.read_bytes().strip().replace(b"\n", b",") + b"]"), dtype=float)
+    if text == expected.read_bytes():
+        return
+    ours, theirs = numbers(text), numbers_in(expected)
     if ours.shape != theirs.shape or not np.allclose(ours, theirs, atol=1e-3):
         raise SystemExit(f"the predictions differ: {prefix}")
+
+
+def numbers(lines: bytes) -> Any:
+    """Predictions as an array."""
+    return np.array(json.loads(b"[" + lines.strip().replace(b"\n", b",") + b"]"), dtype=float)
+
+
+@functools.cache
+def numbers_in(path: Path) -> Any:
+    """The same of a file that stays as it is."""
+    return numbers(path.read_bytes())
 
 
 def main() -> int:
@@ -282,10 +314,15 @@ def main() -> int:
         EngineProcess(Path(scratch) / "data") as engine,
     ):
         connect(data_dir=engine.data_dir).storage.create_bucket("bench")
-        for name in arguments.names or CASES:
-            folder = Path(scratch) / name
-            folder.mkdir()
-            figures[name] = measure(CASES[name], quick=arguments.quick, engine=engine, folder=folder)
+        names = arguments.names or list(CASES)
+        with ThreadPoolExecutor(len(names)) as pool:
+
+            def made(name: str) -> Prepared:
+                return prepare(CASES[name], quick=arguments.quick, engine=engine, folder=Path(scratch) / name)
+
+            cases = dict(zip(names, pool.map(made, names), strict=True))
+        for name in names:
+            figures[name] = measure(cases[name], quick=arguments.quick, engine=engine)
             print(f"{name:13}" + "  ".join(f"{key} {value:,}" for key, value in figures[name].items()), flush=True)
     bars = {}
     for name, values in figures.items():
