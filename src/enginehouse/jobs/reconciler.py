@@ -51,7 +51,7 @@ class JobReconciler:
 
     Args:
         wiring: project → how its replicas reach the engine; asked at each launch, None without a gateway.
-        trial_moved: called after each change of state of a trial.
+        trial_moved: called after changes of state of trials.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class JobReconciler:
         self._settings = settings
         self._clock = clock
         self._trial_moved = trial_moved
+        self._any_trial_moved = False
         self._ports = Ports()
         self._capacity = capacity(settings, backend.host())
         self._launcher = Launcher(
@@ -139,6 +140,9 @@ class JobReconciler:
         for job in jobs:
             with self._tolerating(job.name):
                 self._step(job)
+        if self._any_trial_moved:
+            self._any_trial_moved = False
+            self._trial_moved()
         return bool(jobs)
 
     @contextlib.contextmanager
@@ -426,8 +430,10 @@ class JobReconciler:
             )
 
         moved = self._store.change_job(job.name, change, lease=self._lease.current)
-        if job.name.trial_id:
-            self._trial_moved()
+        if job.name.trial_id and moved.is_terminal:
+            self._trial_moved()  # at once: another one is to take its place
+        elif job.name.trial_id:
+            self._any_trial_moved = True
         return moved
 
 

@@ -159,7 +159,9 @@ class TuningReconciler:
         for trial in tuned.open:
             tuned = self._steps.bring_forward(tuned, trial)
         if self._goes_on(tuned):
-            tuned = self._suggest(tuned)  # before all else: a free place waits for it
+            known, tuned = len(tuned.trials), self._suggest(tuned)
+            if len(tuned.trials) > known:
+                return  # a free place waits for it, so all else can wait until it is launched
         tuned = self._tell_of_ends(tuned)
         if tuned.job.state == "CANCELLING":
             if self._wind_down(tuned, tuned.job.stop_reason):
