@@ -51,7 +51,7 @@ class JobReconciler:
 
     Args:
         wiring: project → how its replicas reach the engine; asked at each launch, None without a gateway.
-        trial_moved: called after changes of state of trials.
+        trial_moved: called after a pass in which the state of a trial was changed.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class JobReconciler:
         for job in jobs:
             with self._tolerating(job.name):
                 self._step(job)
-        if self._any_trial_moved:
+        if self._any_trial_moved:  # told of at the end: what is to be launched goes before what others make of it
             self._any_trial_moved = False
             self._trial_moved()
         return bool(jobs)
@@ -430,10 +430,7 @@ class JobReconciler:
             )
 
         moved = self._store.change_job(job.name, change, lease=self._lease.current)
-        if job.name.trial_id and moved.is_terminal:
-            self._trial_moved()  # at once: another one is to take its place
-        elif job.name.trial_id:
-            self._any_trial_moved = True
+        self._any_trial_moved |= bool(job.name.trial_id)
         return moved
 
 

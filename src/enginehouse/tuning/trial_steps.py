@@ -67,6 +67,7 @@ class TrialSteps:
             if tuned.is_ending:  # a kill came between the suggestion and its job
                 return self._complete(tuned, trial, None, None)
             own = self.begin(tuned, trial)
+            self._wake_jobs()
         tuned.memory.jobs[name.trial_id] = own
         if own.is_terminal:
             return self._complete(tuned, trial, own, self.follower(tuned, own).poll(own))
@@ -85,7 +86,6 @@ class TrialSteps:
             record = self._store.create_job(record, [NewEvent("state", "created", data={"to": "QUEUED"}), line])
         except AlreadyExists:
             record = self._store.get_job(record.name)
-        self._wake_jobs()
         return record
 
     def follower(self, tuned: TunedJob, own: JobRecord) -> Follower:

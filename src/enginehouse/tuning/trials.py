@@ -72,6 +72,7 @@ class TuningReconciler:
         self._store = store
         self._policy = policy
         self._clock = clock
+        self._wake_jobs = wake_jobs
         self._outputs = TuningOutputs(store)
         self._memories: dict[str, Memory] = {}
         self._lease = HeldLease(store, clock, "reconcilers/tuning")
@@ -205,6 +206,8 @@ class TuningReconciler:
         for trial in changed.trials:
             tuned = tuned.with_trial(trial)
             tuned.memory.jobs[str(trial.name.trial_id)] = self._steps.begin(tuned, trial)
+        if changed.trials:
+            self._wake_jobs()
         if changed.study.state == "COMPLETED":
             text = f"The search space is exhausted: there are no more than {len(tuned.trials)} different trials."
             tuned = self._progress.warn(tuned, [text])
