@@ -14,7 +14,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -104,8 +103,6 @@ _LOCK_ATTEMPTS = 10
 _LOCK_EVERY_S = 0.05
 _GC_THRESHOLDS = 10_000, 20, 20
 """Python's are 700, 10, 10: a list of a hundred jobs alone would mean a dozen collections."""
-_SWITCH_S = 0.0005
-"""Python's is 0.005, which a thread that comes back from the database waits whenever another one computes."""
 
 
 class Engine:
@@ -553,7 +550,6 @@ def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: engine.shut_down())
     _calm_garbage_collection()
-    sys.setswitchinterval(_SWITCH_S)
     engine.run()
 
 
