@@ -1,6 +1,8 @@
 """Protocol-buffer JSON: what is read, what is refused and with which path."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 
@@ -74,3 +76,32 @@ def test_snake_case() -> None:
 def test_camel_case() -> None:
     assert camel_case("use_chief_in_tf_config") == "useChiefInTfConfig"
     assert camel_case(snake_case("packageUris")) == "packageUris"
+
+
+FIRST_USES = """
+import sys, threading
+from enginehouse.schemas.wire import Int64, Message, from_builtins
+
+sys.setswitchinterval(1e-6)
+for number in range(30):
+    space = {"Message": Message, "Int64": Int64}
+    fields = "".join(f"    part{index}: list[Part] | None = None\\n" for index in range(20))
+    exec("class Part(Message):\\n    size: Int64 | None = None\\nclass Whole(Message):\\n" + fields, space)
+    together = threading.Barrier(4)
+
+    def read():
+        together.wait()
+        assert from_builtins(space["Whole"], {"part3": [{"size": "5"}]}).part3[0].size == 5
+        print("read")
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+"""
+
+
+def test_threads_may_read_a_message_of_a_class_for_the_first_time_together() -> None:
+    done = subprocess.run([sys.executable, "-c", FIRST_USES], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.count("read")) == (0, 120), done.stderr

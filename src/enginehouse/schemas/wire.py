@@ -6,8 +6,10 @@ Called by `api` for requests and answers and by `metadata` for the messages that
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
+import threading
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -34,6 +36,8 @@ class Message(msgspec.Struct, rename="camel", forbid_unknown_fields=True, omit_d
 
 M = TypeVar("M", bound=Message)
 
+_known: set[type] = set()
+_learning = threading.Lock()
 _TOO_DEEP = "The request body holds values in values too deeply."
 _WHERE = re.compile(r"(?P<text>.*?)(?: - at `(?P<path>\$[^`]*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`")
@@ -79,12 +83,24 @@ def decode(kind: type[M], body: bytes, *, field: str = "") -> M:
 
 def from_builtins(kind: type[M], value: Any, *, field: str = "") -> M:
     """`decode` for a value that is parsed already (dicts, lists, strings, numbers)."""
+    if kind not in _known:
+        _learn(kind)
     try:
         return msgspec.convert(_without_nulls(value), kind, strict=False, dec_hook=_decode_hook)
     except msgspec.ValidationError as error:
         raise _explain(str(error), field) from None
     except RecursionError:
         raise InvalidArgument(_TOO_DEEP) from None
+
+
+def _learn(kind: type[Message]) -> None:
+    """Let msgspec look at a class, which it does at the first use, by one thread: another one that uses the class
+    meanwhile gets what is half made, and crashes the process (msgspec 0.22).
+    """
+    with _learning:
+        with contextlib.suppress(msgspec.ValidationError):
+            msgspec.convert(None, kind, dec_hook=_decode_hook)
+        _known.add(kind)
 
 
 def to_builtins(message: Message) -> dict[str, Any]:
