@@ -5,9 +5,13 @@ objectives (tuning/objectives.py): test functions of 2 to 10 dimensions, spaces 
 conditional parameters, with noise, and three tabled from real training. Every algorithm runs the same instance of an
 objective for a seed, one trial after the other and in batches of 4.
 
+OSS Vizier's default algorithm takes part if it is named (`--algorithms ours,random,GPSampler,Vizier`): it needs
+seconds for a suggestion.
+
 The regret of a study at a budget is that of the trial that looks best by then, without noise: 0 is the optimum, 1 the
 median random point. Ranks are among all algorithms on one instance, with regrets that differ by less than 0.001
-taken as equal; intervals are 95 % bootstrap intervals over studies.
+taken as equal; intervals are 95 % bootstrap intervals over studies. At each budget those studies count that all
+algorithms ran so far: with --trials 50, fewer are run for the last one.
 
 Studies run in 2 processes with one thread each. Results are kept, a line a study, below --cache, so a run goes on
 where it was stopped and peers aren't run again; ours are kept by the contents of its source files. Peers get a
@@ -43,7 +47,9 @@ BUDGETS = (10, 20, 50, 100)
 MODES = {"sequential": 1, "batches of 4": 4}
 OURS, RANDOM, PEER = "ours", "random", "GPSampler"
 OPTUNA = ["optuna==5.0.0", "cmaes==0.13.1", "torch==2.13.0", "numpy==2.4.6", "scipy==1.17.1"]
-ENVIRONMENTS = {"TPE": OPTUNA, PEER: OPTUNA}
+# Its requirements are wide, and it works with few of the versions that they allow.
+VIZIER = ["google-vizier[jax]==0.1.24", "jax==0.4.35", "jaxlib==0.4.35", "scipy==1.14.1", "numpy==2.2.6"]
+ENVIRONMENTS = {"TPE": OPTUNA, PEER: OPTUNA, "Vizier": VIZIER}
 EQUAL = 0.001
 REGRET_BAR = 0.8
 SUGGEST_BAR_S = 0.1
@@ -59,7 +65,6 @@ class Results:
 
     cache_dir: Path
     versions: dict[str, str]
-    trials: int
     found: dict[Key, dict[str, Any]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -77,8 +82,9 @@ class Results:
                 file.write(line.rstrip("\n") + "\n")
 
     def _keep(self, algorithm: str, result: dict[str, Any]) -> None:
-        if result["trials"] >= self.trials:
-            self.found[(algorithm, result["objective"], result["seed"], result["batch"])] = result
+        key = (algorithm, result["objective"], result["seed"], result["batch"])
+        if key not in self.found or result["trials"] >= self.found[key]["trials"]:
+            self.found[key] = result
 
     def _path(self, algorithm: str) -> Path:
         return self.cache_dir / f"{algorithm}-{self.versions[algorithm]}.jsonl"
@@ -121,7 +127,7 @@ def environment() -> dict[str, str]:
 # --- running ---
 
 
-def run_all(tasks: list[Key], results: Results, processes: int) -> None:
+def run_all(tasks: list[Key], results: Results, trials: int, processes: int) -> None:
     """Go through the tasks, some at a time."""
     waiting, lock, start, total = list(reversed(tasks)), threading.Lock(), time.monotonic(), len(tasks)
 
@@ -146,7 +152,7 @@ def run_all(tasks: list[Key], results: Results, processes: int) -> None:
                     )
                 stdin, stdout = workers[algorithm].stdin, workers[algorithm].stdout
                 assert stdin is not None and stdout is not None
-                task = {"objective": objective, "seed": seed, "batch": batch, "trials": results.trials}
+                task = {"objective": objective, "seed": seed, "batch": batch, "trials": trials}
                 stdin.write(json.dumps(task) + "\n")
                 stdin.flush()
                 line = stdout.readline()
@@ -203,27 +209,29 @@ def ranks(regrets: dict[str, float]) -> dict[str, float]:
     return shared
 
 
-def report(results: Results, algorithms: list[str], names: list[str], seeds: list[int]) -> dict[str, Any]:
-    """Print the tables of what is there; the bars."""
+def report(
+    results: Results, algorithms: list[str], names: list[str], seeds: list[int], trials: int
+) -> dict[str, Any]:
+    """Print the tables of what is there, up to a number of trials; the bars."""
     bars: dict[str, Any] = {}
-    budgets = [budget for budget in BUDGETS if budget <= results.trials]
     for mode, batch in MODES.items():
         regrets: dict[tuple[str, int], list[float]] = {}
         places: dict[tuple[str, int], list[float]] = {}
         by_name: dict[tuple[str, str, int], list[float]] = {}
         for name, seed in product(names, seeds):
-            found = {a: results.found.get((a, name, seed, batch)) for a in algorithms}
-            if any(result is None for result in found.values()):
-                continue
-            for index, budget in enumerate(budgets):
-                now = {a: result["regrets"][index] for a, result in found.items() if result is not None}
+            found = [results.found.get((a, name, seed, batch), {"regrets": []})["regrets"] for a in algorithms]
+            for budget, reached in zip(BUDGETS, zip(*found, strict=False), strict=False):
+                if budget > trials:
+                    break
+                now = dict(zip(algorithms, reached, strict=True))
                 for a, rank in ranks(now).items():
                     regrets.setdefault((a, budget), []).append(now[a])
                     places.setdefault((a, budget), []).append(rank)
                     by_name.setdefault((a, name, budget), []).append(now[a])
         if not regrets:
             continue
-        studies = len(regrets[(algorithms[0], budgets[0])])
+        budgets = [budget for budget in BUDGETS if (algorithms[0], budget) in regrets]
+        studies = " / ".join(str(len(regrets[(algorithms[0], budget)])) for budget in budgets)
         head = "".join(f"{f'at {budget}':>22}" for budget in budgets)
         for title, values in (("normalised regret", regrets), ("rank", places)):
             print(f"\nMean {title}, {mode}, {studies} studies\n{'':14}{head}")
@@ -231,16 +239,21 @@ def report(results: Results, algorithms: list[str], names: list[str], seeds: lis
                 print(f"{a:14}" + "".join(f"{Figure.of(values[(a, budget)])!s:>22}" for budget in budgets))
         print(f"\nMean normalised regret at {' / '.join(map(str, budgets))} by objective, {mode}")
         for name in names:
-            if (algorithms[0], name, budgets[0]) in by_name:
-                cells = (
-                    " / ".join(f"{statistics.fmean(by_name[(a, name, b)]):.3f}" for b in budgets) for a in algorithms
-                )
-                print(f"{name:28}" + "   ".join(f"{a} {cell}" for a, cell in zip(algorithms, cells, strict=True)))
+            cells = []
+            for a in algorithms:
+                means = [statistics.fmean(by_name[key]) for b in budgets if (key := (a, name, b)) in by_name]
+                cells.append(f"{a} " + " / ".join(f"{mean:.3f}" for mean in means))
+            print(f"{name:28}" + "   ".join(cells))
         if OURS in algorithms and len(algorithms) > 1:
             bars |= mode_bars(mode, algorithms, budgets, regrets, places)
-    times = [r["suggest_s"] for (a, _, _, _), r in results.found.items() if a == OURS]
-    if times:
-        bars["seconds of CPU for a suggestion at the last trials, mean"] = bar(statistics.fmean(times), SUGGEST_BAR_S)
+    # Of the longest studies, since a suggestion costs more with each trial.
+    ours = [r for (a, _, _, _), r in results.found.items() if a == OURS]
+    if ours:
+        longest = max(r["trials"] for r in ours)
+        times = [r["suggest_s"] for r in ours if r["trials"] == longest]
+        bars[f"seconds of CPU for a suggestion at trial {longest}, mean"] = bar(
+            statistics.fmean(times), SUGGEST_BAR_S
+        )
     return bars
 
 
@@ -279,7 +292,7 @@ def main() -> None:
     algorithms = args.algorithms.split(",") if args.algorithms else [OURS, RANDOM, "TPE", PEER]
     cache_dir = args.cache or Path.home() / ".cache" / "enginehouse" / "bench" / "tuning"
     cache_dir.mkdir(parents=True, exist_ok=True)
-    results = Results(cache_dir, {algorithm: version_of(algorithm) for algorithm in algorithms}, args.trials)
+    results = Results(cache_dir, {algorithm: version_of(algorithm) for algorithm in algorithms})
     results.load()
     objectives = load_objectives()
     names = list(objectives.objectives(cache_dir))
@@ -297,11 +310,11 @@ def main() -> None:
     tasks = [
         (algorithm, name, seed, batch)
         for seed, name, batch, algorithm in product(seeds, names, batches, algorithms)
-        if (algorithm, name, seed, batch) not in results.found
+        if results.found.get((algorithm, name, seed, batch), {"trials": 0})["trials"] < args.trials
     ]
     if not args.report:
-        run_all(tasks, results, args.processes)
-    print(json.dumps({"bars": report(results, algorithms, names, seeds)}))
+        run_all(tasks, results, args.trials, args.processes)
+    print(json.dumps({"bars": report(results, algorithms, names, seeds, args.trials)}))
 
 
 def arguments() -> argparse.Namespace:
@@ -310,7 +323,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=BUDGETS[-1])
-    parser.add_argument("--algorithms", default="", help="of ours, random, quasi-random, TPE, GPSampler")
+    parser.add_argument("--algorithms", default="", help="of ours, random, quasi-random, TPE, GPSampler, Vizier")
     parser.add_argument("--objectives", default="", help="parts of names, with commas; all if left out")
     parser.add_argument("--modes", default="", choices=["", *MODES])
     parser.add_argument("--report", action="store_true", help="run nothing, judge what is in the cache")

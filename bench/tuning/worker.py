@@ -24,6 +24,7 @@ MODULES = {
     "quasi-random": "our_asker",
     "TPE": "optuna_asker",
     "GPSampler": "optuna_asker",
+    "Vizier": "vizier_asker",
 }
 
 
