@@ -12,9 +12,9 @@ Everything runs on two cores, so that figures of larger machines can be compared
   above 1 can be promised; but a second worker must do no harm beyond what two runs of one job differ by;
 * two on two cores over one with one thread on one core, the scaling proper. The engine is bound like its job, since
   it hands out the rows and takes the predictions. Rows/s from the moment that the first worker has the model, as the
-  job's log tells: the import is left out; that the second worker loads the model meanwhile is not. The bar is 1.6: 2
-  less what can't be shared out, that loading and the wait for the last split. With the few rows of --quick both
-  predict for about a second, of which that is a good part; the bar there is 1.3.
+  job's log tells: the import is left out. The bar is 1.6: 2 less what can't be shared out, the search of each worker
+  for its batch size, the waits for the engine to have taken a shard, and the wait for the last split. With the few
+  rows of --quick both predict for about a second, of which that is a good part; the bar there is 1.3.
 
 Both need a machine with nothing else to do: Linux shares contended cores out by session (sched_autogroup), and all
 workers of a job are in one, so that two of them get no more than one does.
