@@ -132,23 +132,28 @@ class Watch(threading.Thread):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A case whose model and rows lie in the bucket, and what the prediction of a tenth of them took."""
+    """A case whose model and rows lie in the bucket."""
 
     case: Case
     rows: int
     folder: Path
     loop: list[Any]
-    tenth: Taken
 
 
-def prepare(case: Case, *, quick: bool, engine: EngineProcess, folder: Path) -> Prepared:
+def interpreters(names: Iterable[str]) -> dict[str, Path]:
+    """Those of the cases' runtimes, which are built if they are not there yet."""
+    cache = RuntimeCache(load_settings().runtimes_dir, Path(uv.find_uv_bin()))
+    catalogue = Catalogue.load()
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    return {name: cache.ensure(catalogue.resolve(CASES[name].runtime, None), tell).python for name in names}
+
+
+def prepare(case: Case, python: Path, *, quick: bool, engine: EngineProcess, folder: Path) -> Prepared:
     """Make a case. Nothing here is timed, so that several may be made at once."""
     rows = case.quick_rows if quick else case.rows
-    cache = RuntimeCache(load_settings().runtimes_dir, Path(uv.find_uv_bin()))
-    environment = cache.ensure(
-        Catalogue.load().resolve(case.runtime, None), lambda line: print(line, file=sys.stderr)
-    )
-    python = str(environment.python)
     name = folder.name
     (folder / "model").mkdir(parents=True)
     subprocess.run([python, LOOP, "make", case.framework, folder / "model", str(rows)], check=True, stderr=sys.stderr)
@@ -163,15 +168,15 @@ def prepare(case: Case, *, quick: bool, engine: EngineProcess, folder: Path) -> 
         for _ in range(rows // 10):
             target_file.write(source.readline())
     client.storage.upload_file(tenth, ObjectUri("bench", f"{name}/tenth.csv"))
-    small = run_job(client, engine, case, name, "tenth", workers=1, turn=0)
-    return Prepared(case, rows, folder, [python, LOOP, "run", case.framework, folder / "model"], small)
+    return Prepared(case, rows, folder, [python, LOOP, "run", case.framework, folder / "model"])
 
 
 def measure(prepared: Prepared, *, quick: bool, engine: EngineProcess) -> dict[str, Any]:
     """Figures of one case."""
     case, rows, folder = prepared.case, prepared.rows, prepared.folder
-    name, small = folder.name, prepared.tenth
+    name = folder.name
     client = connect(data_dir=engine.data_dir)
+    small = run_job(client, engine, case, name, "tenth", workers=1, turn=0)
     threads = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
     rounds = []
     for turn in range(ROUNDS[quick]):  # in turn, so that a busy moment of the machine meets all
@@ -315,10 +320,12 @@ def main() -> int:
     ):
         connect(data_dir=engine.data_dir).storage.create_bucket("bench")
         names = arguments.names or list(CASES)
+        pythons = interpreters(names)
         with ThreadPoolExecutor(len(names)) as pool:
 
             def made(name: str) -> Prepared:
-                return prepare(CASES[name], quick=arguments.quick, engine=engine, folder=Path(scratch) / name)
+                folder = Path(scratch) / name
+                return prepare(CASES[name], pythons[name], quick=arguments.quick, engine=engine, folder=folder)
 
             cases = dict(zip(names, pool.map(made, names), strict=True))
         for name in names:
