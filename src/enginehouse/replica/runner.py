@@ -62,7 +62,6 @@ def main(arguments: Sequence[str]) -> int:
         elif not lock.acquire(blocking=False):
             return 0  # another runner has it
         Runner(directory, SystemClock(), warm).run()
-        lock.release()  # the outcome is there: who waits for it need not wait for this process to be taken apart
     except OSError as error:
         print(f"The replica in {directory} could not go on: {error}", file=sys.stderr, flush=True)
         return 1
