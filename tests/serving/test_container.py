@@ -128,8 +128,7 @@ def test_answers_come_back_as_they_are(run: Run, podman: FakePodman, tmp_path: P
             [group] = pool.groups()
             assert group.n_answered == 53
         assert podman.containers() == []
-        log = (tmp_path / "logs" / "uid.log").read_text()  # in between it may tell of a connection that was cut
-        assert log.startswith("listens\n") and log.endswith("ended well\n")
+        assert (tmp_path / "logs" / "uid.log").read_text() == "listens\nended well\n"
         [command] = podman.said("run")
         assert "a=b c" not in " ".join(command)
         assert not list((tmp_path / "logs").glob("*.env"))

@@ -15,7 +15,7 @@ from enginehouse.tuning.algorithms.gaussian_process.acquisition import ExpectedI
 from enginehouse.tuning.algorithms.gaussian_process.cube import Cube
 from enginehouse.tuning.algorithms.gaussian_process.designer import GaussianProcessBandit
 from enginehouse.tuning.algorithms.gaussian_process.failures import Failures
-from enginehouse.tuning.algorithms.gaussian_process.kernel import Hyperparameters, covariance, squared_differences
+from enginehouse.tuning.algorithms.gaussian_process.kernel import Hyperparameters, Kernel, squared_differences
 from enginehouse.tuning.algorithms.gaussian_process.regression import Evidence, Posterior, Prior
 from enginehouse.tuning.algorithms.gaussian_process.warping import warp
 from enginehouse.tuning.space import Space
@@ -58,7 +58,7 @@ def test_the_evidence_is_the_density_of_the_values() -> None:
     categorical = np.array([False, False, True])
     evidence = Evidence(x, y, categorical, Prior.for_axes(AXES))
     hyper = Hyperparameters.of(evidence.centre)
-    whole = covariance(squared_differences(x, x, categorical), hyper) + (hyper.noise + 1e-8) * np.eye(12)
+    whole = Kernel(squared_differences(x, x, categorical), hyper).covariance + (hyper.noise + 1e-8) * np.eye(12)
     # A paraboloid with its top in the middle; the category has no part in it.
     bowl = ((x[:, :2] - 0.5) ** 2 - 1 / 12).sum(axis=1) / math.sqrt(AXES / 180)
     density = stats.multivariate_normal.logpdf(y, hyper.mean - hyper.dome * bowl, whole)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from enginehouse.tuning.algorithms.numerics import numpy as np
 
@@ -82,8 +83,8 @@ def squared_differences(a: Array, b: Array, categorical: Array) -> Array:
     return np.asarray(squared)
 
 
-def correlations(squared: Array, log_lengths: Array) -> tuple[Array, Array]:
-    """Of both parts, each of the trailing shape of `squared`.
+class Kernel:
+    """The covariance at squared differences, and what it is made of; each of their trailing shape.
 
     Together a Matérn 5/2, (1 + √5 r + 5/3 r²) exp(-√5 r) of the scaled distance r, and by axis the mean of the
     rational quadratic 1 / (1 + r²/2), a mixture of smooth functions of all lengths (Rasmussen and Williams, equations
@@ -92,41 +93,43 @@ def correlations(squared: Array, log_lengths: Array) -> tuple[Array, Array]:
     Args:
         squared: (n_axes, ...) from `squared_differences`.
     """
-    weights, flat = np.exp(-2.0 * log_lengths), squared.reshape(len(log_lengths), -1)
-    r = _ROOT5 * np.sqrt(weights @ flat)
-    together = (1.0 + r + r * r / 3.0) * np.exp(-r)
-    by_axis = _by_axis(weights, flat).mean(axis=0)
-    return together.reshape(squared.shape[1:]), by_axis.reshape(squared.shape[1:])
 
+    def __init__(self, squared: Array, hyper: Hyperparameters) -> None:
+        self._hyper, self._shape = hyper, squared.shape
+        self._weights = np.exp(-2.0 * hyper.log_lengths)
+        flat = squared.reshape(len(self._weights), -1)
+        self._r = _ROOT5 * np.sqrt(self._weights @ flat)
+        self._decay = np.exp(-self._r)
+        terms = (0.5 * len(self._weights) * self._weights)[:, None] * flat
+        terms += 1.0
+        self._terms = np.reciprocal(terms, out=terms)
 
-def covariance(squared: Array, hyper: Hyperparameters) -> Array:
-    """(...) float64 of squared differences, (n_axes, ...)."""
-    together, by_axis = correlations(squared, hyper.log_lengths)
-    return hyper.signal * together + hyper.additive * by_axis
+    @cached_property
+    def together(self) -> Array:
+        """The correlation of all axes together."""
+        r = self._r
+        return np.asarray((1.0 + r + r * r / 3.0) * self._decay).reshape(self._shape[1:])
 
+    @cached_property
+    def by_axis(self) -> Array:
+        """The mean of the correlations of each axis."""
+        return np.asarray(self._terms.mean(axis=0)).reshape(self._shape[1:])
 
-def slopes(squared: Array, hyper: Hyperparameters) -> Array:
-    """(n_axes, ...) float64: minus twice the derivative of the covariance by each squared difference.
+    @property
+    def covariance(self) -> Array:
+        return np.asarray(self._hyper.signal * self.together + self._hyper.additive * self.by_axis)
 
-    It times a difference is minus the derivative by the coordinate; it times a squared difference is that by the
-    logarithm of the length.
-    """
-    weights, flat = np.exp(-2.0 * hyper.log_lengths), squared.reshape(len(hyper.log_lengths), -1)
-    r = _ROOT5 * np.sqrt(weights @ flat)
-    together = hyper.signal * (5.0 / 3.0) * (1.0 + r) * np.exp(-r)
-    by_axis = _by_axis(weights, flat)
-    by_axis *= by_axis
-    by_axis *= hyper.additive
-    by_axis += together
-    by_axis *= weights[:, None]
-    return by_axis.reshape(squared.shape)
+    def slopes(self) -> Array:
+        """(n_axes, ...) float64: minus twice the derivative of the covariance by each squared difference.
 
-
-def _by_axis(weights: Array, flat: Array) -> Array:
-    """(n_axes, m) float64: the correlation of each axis."""
-    terms = (0.5 * len(weights) * weights)[:, None] * flat
-    terms += 1.0
-    return np.asarray(np.reciprocal(terms, out=terms))
+        It times a difference is minus the derivative by the coordinate; it times a squared difference is that by the
+        logarithm of the length.
+        """
+        slopes = self._terms * self._terms
+        slopes *= self._hyper.additive
+        slopes += self._hyper.signal * (5.0 / 3.0) * (1.0 + self._r) * self._decay
+        slopes *= self._weights[:, None]
+        return np.asarray(slopes).reshape(self._shape)
 
 
 def dome(x: Array, categorical: Array) -> Array:

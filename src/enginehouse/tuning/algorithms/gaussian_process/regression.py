@@ -10,11 +10,9 @@ from dataclasses import dataclass
 
 from enginehouse.tuning.algorithms.gaussian_process.kernel import (
     Hyperparameters,
-    correlations,
-    covariance,
+    Kernel,
     dome,
     dome_slopes,
-    slopes,
     squared_differences,
 )
 from enginehouse.tuning.algorithms.numerics import linalg, optimize
@@ -104,7 +102,7 @@ class Evidence:
     def _log_likelihood(self, z: Array) -> float:
         """Of the values alone, at θ in deviations from the centre of the prior."""
         hyper = Hyperparameters.of(self.centre + self.deviation * z)
-        factor, bad = self._factored(hyper, covariance(self._squared, hyper))
+        factor, bad = self._factored(hyper, Kernel(self._squared, hyper).covariance)
         if bad:
             return -math.inf
         half = linalg.lapack.dtrtrs(factor, self._residual(hyper), lower=1)[0]
@@ -126,8 +124,8 @@ class Evidence:
         """Minus the logarithm of the posterior, and its derivative (Rasmussen and Williams, equation 5.9)."""
         hyper, axes = Hyperparameters.of(theta), len(theta) - 5
         z = (theta - self.centre) / self.deviation
-        together, by_axis = correlations(self._squared, hyper.log_lengths)
-        factor, bad = self._factored(hyper, hyper.signal * together + hyper.additive * by_axis)
+        kernel = Kernel(self._squared, hyper)
+        factor, bad = self._factored(hyper, kernel.covariance)
         if bad:
             return 1e10 + float(z @ z), z / self.deviation
         residual = self._residual(hyper)
@@ -139,11 +137,11 @@ class Evidence:
         outer = alpha[rows] * alpha[columns] - inverse[self._pairs]
         trace = float(alpha @ alpha - inverse.trace())
         gradient = z / self.deviation
-        weighted = slopes(self._squared, hyper)
+        weighted = kernel.slopes()
         weighted *= self._squared
         gradient[:axes] -= weighted @ outer
-        gradient[axes] -= hyper.signal * (outer @ together + 0.5 * trace)
-        gradient[axes + 1] -= hyper.additive * (outer @ by_axis + 0.5 * trace)
+        gradient[axes] -= hyper.signal * (outer @ kernel.together + 0.5 * trace)
+        gradient[axes + 1] -= hyper.additive * (outer @ kernel.by_axis + 0.5 * trace)
         gradient[axes + 2] -= 0.5 * math.exp(hyper.log_noise) * trace
         gradient[axes + 3] -= alpha.sum()
         gradient[axes + 4] -= alpha @ self._dome
@@ -183,8 +181,8 @@ class Posterior:
             (m, n_draws), (m,), (m, n_axes, n_draws), (m, n_axes); n_draws is 1 for one column.
         """
         squared = squared_differences(at, self.x, self.categorical)
-        across = covariance(squared, self.hyper)
-        by_difference = slopes(squared, self.hyper)
+        kernel = Kernel(squared, self.hyper)
+        across, by_difference = kernel.covariance, kernel.slopes()
         by_difference[self.categorical] = 0.0
         # (m, n_axes, n)
         by_coordinate = -(at.T[:, :, None] - self.x.T[:, None, :]) * by_difference
@@ -209,4 +207,4 @@ class Posterior:
         return self.hyper.mean + self.hyper.dome * dome(at, self.categorical)
 
     def _covariance(self, a: Array, b: Array) -> Array:
-        return covariance(squared_differences(a, b, self.categorical), self.hyper)
+        return Kernel(squared_differences(a, b, self.categorical), self.hyper).covariance
