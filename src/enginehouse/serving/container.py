@@ -238,7 +238,9 @@ class ContainerProcess:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_HEALTH_TIMEOUT_S)
         with contextlib.closing(connection):
             connection.request("GET", self._container.health_route)
-            return connection.getresponse().status
+            response = connection.getresponse()
+            response.read()  # closed with something unread, the connection would be reset, which servers complain of
+            return response.status
 
     def _post(self, body: bytes) -> Answer:
         """In a thread of `_calls`, each of which keeps its connection."""
