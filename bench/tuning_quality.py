@@ -35,6 +35,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -167,11 +168,9 @@ def run_all(tasks: list[Key], results: Results, trials: int, processes: int) -> 
                 worker.kill()
                 worker.wait()
 
-    threads = [threading.Thread(target=work) for _ in range(processes)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(processes) as pool:
+        for done in [pool.submit(work) for _ in range(processes)]:
+            done.result()
 
 
 # --- judging ---
@@ -330,6 +329,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, help="where results, tables and environments are kept")
     parser.add_argument("--processes", type=int, default=2)
     args = parser.parse_args()
+    known = {OURS, RANDOM, "quasi-random", *ENVIRONMENTS}
+    if unknown := set(filter(None, args.algorithms.split(","))) - known:
+        parser.error(f"--algorithms: {', '.join(sorted(unknown))} is none of {', '.join(sorted(known))}")
     if args.quick:
         args.seeds, args.trials = 1, 20
     return args
