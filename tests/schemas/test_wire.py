@@ -35,7 +35,21 @@ def test_int32_and_double_stay_numbers() -> None:
         (b'{"trainingInput": {"workerCount": true}}', "training_input.worker_count", "int64"),
         (b'{"trainingInput": {"runtimeVersion": 1.8}}', "training_input.runtime_version", "quotes"),
         (b'{"trainingInput": {"args": ["a", 3]}}', "training_input.args[1]", "quotes"),
-        (b'{"trainingInput": {"scaleTier": "HUGE"}}', "training_input.scale_tier", "HUGE"),
+        (
+            b'{"trainingInput": {"scaleTier": "HUGE"}}',
+            "training_input.scale_tier",
+            "HUGE.*: it is one of BASIC, BASIC_GPU",
+        ),
+        (
+            b'{"state": "DONE"}',
+            "state",
+            "'DONE': it is one of .*SUCCEEDED",
+        ),
+        (
+            b'{"trainingInput": {"hyperparameters": {"params": [{}, {"type": "FLOAT"}]}}}',
+            "training_input.hyperparameters.params[1].type",
+            "'FLOAT': it is one of CATEGORICAL, DISCRETE, DOUBLE, INTEGER[.]$",
+        ),
         (b'{"labels": {"a": {}}}', "labels[...]", "str"),
         (b"[]", None, "object"),
         (b"{", None, "JSON"),

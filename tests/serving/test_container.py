@@ -23,7 +23,7 @@ from click.testing import CliRunner
 from enginehouse.cli.invocation import Invocation
 from enginehouse.cli.tree import root
 from enginehouse.core.errors import DeadlineExceeded, EngineError, FailedPrecondition, Internal
-from enginehouse.core.names import ObjectUri, VersionName
+from enginehouse.core.names import ObjectUri, VersionName, project_number
 from enginehouse.sdk.client import Client, connect
 from enginehouse.serving.types import ModelLoadError, ServedContainer, ServedVersion
 from enginehouse.testing.containers import FakePodman
@@ -296,6 +296,7 @@ def test_a_version_with_a_container(engine: tuple[EngineProcess, FakePodman], cl
     assert variables["arguments"] == ["--name=v1"]
     assert {name: value for name, value in variables.items() if name.startswith(("AIP", "OWN"))} == {
         "AIP_PROJECT": client.project,
+        "AIP_PROJECT_NUMBER": str(project_number(client.project)),
         "AIP_MODEL_NAME": "mine",
         "AIP_VERSION_NAME": "v1",
         "AIP_MODE": "PREDICTION",

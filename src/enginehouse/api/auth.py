@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from enginehouse.api.http import endpoint, json_response
-from enginehouse.api.ml_v1.places import project_number
+from enginehouse.core.names import project_number
 
 _TOKEN_PATHS = ("/token", "/oauth2/v4/token", "/o/oauth2/token", "/oauth2/v3/token")
 _METADATA = "/computeMetadata/v1"

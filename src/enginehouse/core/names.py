@@ -15,6 +15,7 @@ gs://BUCKET/OBJECT
 from __future__ import annotations
 
 import re
+import zlib
 from dataclasses import dataclass
 
 from enginehouse.core.errors import InvalidArgument
@@ -29,6 +30,11 @@ _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
 
 MAX_OBJECT_NAME_BYTES = 1024
+
+
+def project_number(project: str) -> int:
+    """A stable 12-digit number for a project id, where an answer must have one."""
+    return 100_000_000_000 + zlib.crc32(project.encode())
 
 
 @dataclass(frozen=True, order=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from enginehouse.core.errors import FailedPrecondition, InvalidArgument
-from enginehouse.core.names import IMAGE_RULE, VersionName, is_image
+from enginehouse.core.names import IMAGE_RULE, VersionName, is_image, project_number
 from enginehouse.metadata.records import VersionRecord
 from enginehouse.registry.messages import fields_of
 from enginehouse.schemas.ml_v1 import ContainerPort, RouteMap, Version
@@ -101,6 +101,7 @@ class Containers:
         accelerator = message.accelerator_config
         told = {
             "AIP_PROJECT": version.name.project,
+            "AIP_PROJECT_NUMBER": str(project_number(version.name.project)),
             "AIP_MODEL_NAME": version.name.model_id,
             "AIP_VERSION_NAME": version.name.version_id,
             "AIP_MODE": "PREDICTION",

@@ -13,6 +13,7 @@ import threading
 from typing import Annotated, Any, TypeVar
 
 import msgspec
+from msgspec import inspect
 
 from enginehouse.core.cases import snake_case
 from enginehouse.core.errors import InvalidArgument
@@ -41,6 +42,7 @@ _learning = threading.Lock()
 _TOO_DEEP = "The request body holds values in values too deeply."
 _WHERE = re.compile(r"(?P<text>.*?)(?: - at `(?P<path>\$[^`]*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`")
+_STEP = re.compile(r"\[[^]]*\]|[^.[]+")
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
 
 
@@ -88,7 +90,7 @@ def from_builtins(kind: type[M], value: Any, *, field: str = "") -> M:
     try:
         return msgspec.convert(_without_nulls(value), kind, strict=False, dec_hook=_decode_hook)
     except msgspec.ValidationError as error:
-        raise _explain(str(error), field) from None
+        raise _explain(str(error), field, kind) from None
     except RecursionError:
         raise InvalidArgument(_TOO_DEEP) from None
 
@@ -140,7 +142,7 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
-def _explain(text: str, prefix: str) -> InvalidArgument:
+def _explain(text: str, prefix: str, kind: type[Message]) -> InvalidArgument:
     match = _WHERE.fullmatch(text)
     assert match is not None
     words, path = match["text"], (match["path"] or "$")[1:].lstrip(".")
@@ -150,9 +152,40 @@ def _explain(text: str, prefix: str) -> InvalidArgument:
     elif missing := _MISSING.match(words):
         path = f"{path}.{missing['name']}" if path else missing["name"]
         words = "The field is required."
+    elif words.startswith("Invalid enum value"):
+        words += f": it is one of {', '.join(_enum_values(kind, path))}."
     else:
         words = words.replace("`", "'") + "."
         if "Expected 'str" in words and ("got 'float'" in words or "got 'int'" in words):
             words += " Put the value in quotes."
     full = ".".join(part for part in (prefix, snake_case(path)) if part)
     return InvalidArgument(words, field=full) if full else InvalidArgument(words)
+
+
+def _enum_values(kind: type[Message], path: str) -> list[str]:
+    """What may stand at a path of a message (`a.b[0].c`), without the value for "not set"."""
+    kinds = _alternatives(inspect.type_info(kind))
+    for step in _STEP.findall(path):
+        kinds = [inner for each in kinds for found in _inside(each, step) for inner in _alternatives(found)]
+    values = [str(value) for each in kinds if isinstance(each, inspect.LiteralType) for value in each.values]
+    return [value for value in values if not value.endswith("_UNSPECIFIED")]
+
+
+def _alternatives(kind: inspect.Type) -> list[inspect.Type]:
+    match kind:
+        case inspect.UnionType():
+            return [each for one in kind.types for each in _alternatives(one)]
+        case inspect.Metadata():
+            return _alternatives(kind.type)
+    return [kind]
+
+
+def _inside(kind: inspect.Type, step: str) -> list[inspect.Type]:
+    match kind:
+        case inspect.StructType():
+            return [field.type for field in kind.fields if field.encode_name == step]
+        case inspect.ListType():
+            return [kind.item_type]
+        case inspect.DictType():
+            return [kind.value_type]
+    return []

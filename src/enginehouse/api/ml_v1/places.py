@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from enginehouse.api.http import Handler, message_response, page_of
 from enginehouse.core.errors import NotFound
+from enginehouse.core.names import project_number
 from enginehouse.schemas.ml_v1 import Capability, Config, GetConfigResponse, ListLocationsResponse, Location
 from enginehouse.schemas.wire import Int64
 
@@ -37,11 +36,6 @@ def place_handlers() -> dict[str, Handler]:
         "projects.locations.list": _list_locations,
         "projects.locations.get": _get_location,
     }
-
-
-def project_number(project: str) -> int:
-    """A stable 12-digit number for a project id, where an answer must have one."""
-    return 100_000_000_000 + zlib.crc32(project.encode())
 
 
 async def _get_config(request: Request) -> Response:
