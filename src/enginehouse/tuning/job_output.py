@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from enginehouse.core.errors import NotFound
 from enginehouse.core.units import format_time
@@ -20,6 +20,8 @@ from enginehouse.schemas.optimizer import Measurement
 from enginehouse.schemas.wire import from_builtins, to_builtins
 from enginehouse.tuning.job_study import OWN, maximizes, spec_of, study_name, texts_of
 from enginehouse.tuning.progress import Progress
+
+T = TypeVar("T")
 
 MAX_SHOWN_METRICS = 100
 """Points of `allMetrics` of one trial, the first and the last among them."""
@@ -82,7 +84,7 @@ def _trial(trial: TrialRecord, job: JobRecord | None, stopped: Mapping[str, str]
     shown = HyperparameterOutput(
         trial_id=trial_id,
         hyperparameters=texts_of(trial.parameters),
-        all_metrics=_thinned([_metric(each) for each in trial.measurements]),
+        all_metrics=[_metric(each) for each in _thinned(trial.measurements)],
         is_trial_stopped_early=is_stopped,
         state="SUCCEEDED" if is_stopped else job.state if job is not None else "QUEUED",
     )
@@ -100,7 +102,7 @@ def _metric(measurement: dict[str, Any]) -> HyperparameterMetric:
     return HyperparameterMetric(training_step=read.step_count, objective_value=read.metrics[0].value)
 
 
-def _thinned(points: list[HyperparameterMetric]) -> list[HyperparameterMetric]:
+def _thinned(points: Sequence[T]) -> Sequence[T]:
     if len(points) <= MAX_SHOWN_METRICS:
         return points
     last = len(points) - 1
