@@ -27,7 +27,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -255,8 +255,8 @@ def stop_group(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def engine(directory: Path, names: list[str]) -> Iterator[dict[str, Side]]:
-    """Our side: `mle up` with a token, the models deployed as any client does, asked through the public port."""
+def engine(directory: Path) -> Iterator[Callable[[str], Side]]:
+    """Our side: `mle up` with a token. Gives what deploys a model as any client does; asked at the public port."""
     data_dir = directory / "data"
     mle = [str(Path(sys.executable).with_name("mle"))]
     options = ["--data-dir", str(data_dir)]
@@ -266,14 +266,14 @@ def engine(directory: Path, names: list[str]) -> Iterator[dict[str, Side]]:
         info = json.loads((data_dir / "engine.json").read_text())
         client = connect(url=info["url"], project="bench")
         client.storage.create_bucket("bench")
-        before: set[int] = set()
-        sides = {}
-        for name in names:
+
+        def deployed(name: str) -> Side:
+            before = {child.pid for child in psutil.Process(info["pid"]).children()}
             deploy(client, name, directory / name)
             servers = {child.pid for child in psutil.Process(info["pid"]).children()} - before
-            before |= servers
-            sides[name] = Side(f"{info['url']}/v1/projects/bench/models/{name}:predict", False, tuple(servers))
-        yield sides
+            return Side(f"{info['url']}/v1/projects/bench/models/{name}:predict", False, tuple(servers))
+
+        yield deployed
     finally:
         subprocess.run([*mle, "down", *options], check=True, stdout=sys.stderr)
 
@@ -372,15 +372,16 @@ def main() -> int:
         python = python_of("fastapi")
         make = [str(python), str(PEERS_DIR / "make_models.py"), str(directory)]
         subprocess.run(make, check=True, capture_output=True)
-        with engine(directory, models) as ours:
+        with engine(directory) as deployed:
             print(
                 f"{'model':<8} {'rows':>4} {'conn':>4}  {'side':<9} {'req/s':>8} {'p50 ms':>8} "
                 f"{'p99 ms':>8} {'ratio':>6}"
             )
             for model in models:
                 reference = bare(python, model, directory)
+                ours = deployed(model)  # only now: what nobody asks for a while is stopped
                 for peer in peers:
-                    bars |= versus(peer, model, ours[model], directory, reference, plan)
+                    bars |= versus(peer, model, ours, directory, reference, plan)
     print(json.dumps({"bars": bars}))
     return 0 if all(bar["met"] for bar in bars.values()) else 1
 
@@ -408,7 +409,7 @@ def versus(peer: str, model: str, ours: Side, directory: Path, reference: Refere
                 key = f"{model}_{n_rows}_rows_{connections}_connections_{bar}_vs_{peer}"
                 bars[key] = {"value": round(value, 3), "bar": round(wanted, 3), "met": met}
         memory = ours.memory_mb(), theirs.memory_mb()
-    print(f"{model:<8} memory: engine's server {memory[0]:.0f} MB, {peer} {memory[1]:.0f} MB")
+    print(f"{model:<8} memory: engine's server {memory[0]:.0f} MB, {peer} {memory[1]:.0f} MB", flush=True)
     bars[f"{model}_memory_vs_{peer}"] = {
         "value": round(memory[0] / memory[1], 3),
         "bar": 1.2,
