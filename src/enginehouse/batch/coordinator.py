@@ -147,7 +147,8 @@ class Coordinator:
             sum(sizes), sum(sizes[index] for index in done), total, n_splits=len(splits), n_done=len(done)
         )
         task = {**self._task, "directory": self._task["directory"] or self._download_model()}
-        workers = Workers(task, splits, min(self._task["workers"], len(todo)))
+        count = min(self._task["workers"], len(todo))
+        workers = Workers(prepared_work(task, len(splits), count), splits, count)
         try:
             for message in workers.run(todo):
                 progress.take(message)
@@ -207,29 +208,35 @@ class Coordinator:
         partial.replace(Path(directory, _REPORT))
 
 
+def prepared_work(task: dict[str, Any], n_splits: int, count: int) -> Callable[[Connection], None]:
+    """What each of `count` workers does with its end of a connection (see `worker`). Imports the framework."""
+    threads = str(max(1, len(os.sched_getaffinity(0)) // count))
+    for variable in _THREAD_VARIABLES:
+        os.environ.setdefault(variable, threads)
+    gc.disable()  # an import leaves no garbage, and looking for it takes a tenth of the time
+    # Only now: they read these variables, and a job that has nothing left to do needs no framework.
+    from enginehouse.batch.worker import loader, work
+
+    prepared = partial(work, task, n_splits, loader(task["framework"]))
+    gc.freeze()  # or the workers' collections would copy what they share
+    gc.enable()
+    return prepared
+
+
 class Workers:
-    """The worker processes of a job: forks of this one, which imports the framework once for all of them.
+    """The worker processes of a job: forks of this one, which has imported the framework for all of them.
 
     They load the model side by side, as many as there is work for. One that can't be loaded is told once.
 
     Args:
-        task: what each of them gets.
+        work: what each of them does.
         splits: all of the job's.
         count: how many side by side.
     """
 
-    def __init__(self, task: dict[str, Any], splits: list[Split], count: int) -> None:
+    def __init__(self, work: Callable[[Connection], None], splits: list[Split], count: int) -> None:
         self.count = count
-        threads = str(max(1, len(os.sched_getaffinity(0)) // count))
-        for variable in _THREAD_VARIABLES:
-            os.environ.setdefault(variable, threads)
-        gc.disable()  # an import leaves no garbage, and looking for it takes a tenth of the time
-        # Only now: they read these variables, and a job that has nothing left to do needs no framework.
-        from enginehouse.batch.worker import loader, work
-
-        self._work = partial(work, task, len(splits), loader(task["framework"]))
-        gc.freeze()  # or the workers' collections would copy what they share
-        gc.enable()
+        self._work = work
         self._splits = splits
         self._running: list[_Worker] = []
         self._attempts: dict[int, int] = {}
@@ -263,21 +270,21 @@ class Workers:
 
     def _start_for(self, n_waiting: int) -> None:
         """As many workers as there are splits that nobody has."""
-        without_split = sum(worker.split is None for worker in self._running)
+        without_split = sum(worker.is_free or not worker.splits for worker in self._running)
         for _ in range(min(self.count - len(self._running), n_waiting - without_split)):
             self._running.append(_Worker(self._work, [each.connection for each in self._running]))
 
     def _bury(self, worker: _Worker, queue: deque[int], left: set[int]) -> None:
         self._running.remove(worker)
         how = worker.end()
-        split = worker.split
-        if split is None or split not in left:
+        lost = [split for split in worker.splits if split in left]
+        if not lost:
             self._count_death(-1, f"A worker {how} before it had a split.")
             return
-        first = self._splits[split][0]
+        first = self._splits[lost[-1]][0]
         place = f"{first.uri} from byte {first.start} on"
-        self._count_death(split, f"The worker {how} while it predicted {place}.")
-        queue.appendleft(split)
+        self._count_death(lost[-1], f"The worker {how} while it predicted {place}.")
+        queue.extendleft(reversed(lost))
 
     def _count_death(self, split: int, text: str) -> None:
         self._attempts[split] = self._attempts.get(split, 0) + 1
@@ -300,8 +307,8 @@ class _Worker:
         others: the ends of other connections, which it inherits but must not hold open.
 
     Attributes:
-        split: that it has at the moment.
-        is_free: it waits for one.
+        splits: that it has been given, in this order, and not committed yet.
+        is_free: it waits for one; the one before may still be on its way into the bucket.
     """
 
     def __init__(self, work: Callable[[Connection], None], others: list[Connection]) -> None:
@@ -309,12 +316,13 @@ class _Worker:
         self.process = _FORK.Process(target=_begin, args=(work, theirs, [*others, self.connection]))
         self.process.start()
         theirs.close()
-        self.split: int | None = None
+        self.splits: list[int] = []
         self.is_free = False
 
     def give(self, split: int, pieces: Split) -> None:
         """Hand it a split. One that is just dying shows so in its next message."""
-        self.split, self.is_free = split, False
+        self.splits.append(split)
+        self.is_free = False
         with contextlib.suppress(ConnectionError):
             self.connection.send((split, pieces))
 
@@ -325,8 +333,8 @@ class _Worker:
         except (EOFError, ConnectionError):
             return None
         if "done" in message:
-            self.split = None
-        self.is_free |= "done" in message or "ready" in message
+            self.splits.remove(message["done"])
+        self.is_free |= "predicted" in message or "ready" in message
         return message
 
     def end(self) -> str:
