@@ -5,11 +5,15 @@ import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from enginehouse.batch.coordinator import BatchFailed, Workers
+from enginehouse.batch.objects import ObjectError, Objects
 from enginehouse.batch.split import Piece, Split
+from enginehouse.batch.worker import Committer, Teller
+from enginehouse.batch.write import Output, Shard
 
 SPLITS: list[Split] = [[Piece("b", "f", "1", start, start + 10, 60)] for start in range(0, 60, 10)]
 
@@ -80,4 +84,33 @@ def test_the_split_at_hand_is_blamed(tmp_path: Path) -> None:
                 coordinator.send({"done": split})
 
     with pytest.raises(BatchFailed, match=r"was ended by SIGKILL while it predicted gs://b/f from byte 40 on"):
+        run(work, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ObjectError("The bucket is gone."), "The bucket is gone"),
+        (OSError("no space"), "exit status 1 while it pred"),
+    ],
+)
+def test_a_shard_that_cannot_be_committed_ends_a_worker_that_waits(error: Exception, words: str) -> None:
+    """An error of the storage ends the job, any other one the worker, as often as it is tried."""
+
+    class Refusing(Objects):
+        def upload(self, *_: Any) -> None:
+            raise error
+
+    def work(coordinator: Connection) -> None:
+        teller = Teller(coordinator)
+        committer = Committer(teller, Refusing("http://127.0.0.1:1"))
+        teller.tell({"ready": True})
+        while True:
+            split, _ = coordinator.recv()
+            committer.take(split, Shard(Output("b", "", "run"), split, len(SPLITS)))
+            if split == 0:
+                coordinator.recv()  # as with the last split: there is nothing more to do
+            teller.tell({"predicted": split})
+
+    with pytest.raises(BatchFailed, match=words):
         run(work, 1)

@@ -61,7 +61,7 @@ def work(task: dict[str, Any], n_splits: int, load: Callable[[Path], Adapter], c
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     np.random.seed()  # or all forks of a process draw the same
-    teller = _Teller(coordinator)
+    teller = Teller(coordinator)
     try:
         _Worker(task, n_splits, load, coordinator, teller).run()
     except Exception as error:
@@ -79,7 +79,7 @@ def _outside() -> Outside | None:
     return Outside(Path(python), tuple(map(Path, paths)))
 
 
-class _Teller:
+class Teller:
     """The way to the coordinator; sums up what is told often. `tell` and `give_up` are for any thread."""
 
     def __init__(self, coordinator: Connection) -> None:
@@ -117,12 +117,16 @@ class _Teller:
         self._sums = dict.fromkeys(self._sums, 0)
 
 
-class _Committer:
-    """Puts shards into the bucket, one at a time, while the next split is predicted."""
+class Committer:
+    """Puts shards into the bucket, one at a time, while the next split is predicted.
 
-    def __init__(self, teller: _Teller) -> None:
+    Args:
+        objects: for its own thread alone.
+    """
+
+    def __init__(self, teller: Teller, objects: Objects) -> None:
         self._teller = teller
-        self._objects = Objects.from_environment()
+        self._objects = objects
         self._thread = ThreadPoolExecutor(1)
         self._last: Future[None] | None = None
 
@@ -148,7 +152,7 @@ class _Worker:
         n_splits: int,
         load: Callable[[Path], Adapter],
         coordinator: Connection,
-        teller: _Teller,
+        teller: Teller,
     ) -> None:
         self._task = task
         self._n_splits = n_splits
@@ -171,7 +175,7 @@ class _Worker:
         )
         gc.freeze()  # the model is not garbage: later collections need not walk it
         self._teller.tell({"ready": True})
-        committer = _Committer(self._teller)
+        committer = Committer(self._teller, Objects.from_environment())
         for split, pieces in self._orders():
             shard = self._predict(split, pieces)
             committer.take(split, shard)
