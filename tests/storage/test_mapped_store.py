@@ -440,6 +440,8 @@ def test_an_unknown_bucket_is_refused_with_the_ways_out(open_store: OpenStore) -
             ask()
         for part in ("gsutil mb gs://some-data", "bucket_mappings", "unknown_buckets"):
             assert part in caught.value.message
+    with pytest.raises(NotFound, match="gsutil mb gs://some-data"):
+        store.writer("some-data", "x")
 
 
 def test_without_a_network_the_error_names_the_bucket(open_store: OpenStore) -> None:

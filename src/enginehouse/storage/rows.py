@@ -211,7 +211,7 @@ def _to_json(value: Any) -> str:
 
 
 def _no_bucket(name: str) -> NotFound:
-    return NotFound(f"The specified bucket does not exist: {name}")
+    return NotFound(f"The specified bucket does not exist: {name}. You can create it: gsutil mb gs://{name}")
 
 
 def _bucket(row: sqlite3.Row) -> BucketInfo:
