@@ -169,4 +169,6 @@ def test_requests_of_a_version_are_queried(client: Client, tmp_path: Path) -> No
     ]
     mle("versions", "update", "v1", "--model", "double", "--sampling-percentage", "0")
     client.predict("double", None, [[6.0]])
-    assert "4" in mle("requests", "query", "SELECT count(*) AS n FROM monitoring.double")
+    count = ("requests", "query", "SELECT count(*) AS n FROM monitoring.double", "--format", "json")
+    assert json.loads(mle(*count)) == [{"n": 4}]
+    assert json.loads(mle(*count, "--project", "elsewhere")) == [{"n": 4}]  # there is no other table of that name

@@ -49,7 +49,9 @@ def list_tables(invocation: Invocation) -> None:
 @click.argument("sql")
 @pass_invocation
 def query(invocation: Invocation, sql: str) -> None:
-    """Run SQL on the tables; they are named as in BigQuery: DATASET.TABLE or `PROJECT.DATASET.TABLE`."""
+    """Run SQL on the tables; they are named as in BigQuery: `PROJECT.DATASET.TABLE`, or DATASET.TABLE where that is
+    in the project that is worked in, or in one project alone.
+    """
     from enginehouse.cli.output import print_list
 
     try:
@@ -64,7 +66,9 @@ def query(invocation: Invocation, sql: str) -> None:
         for number, (table, objects) in enumerate(sorted(tables.items())):
             if table[2] in sql:
                 _download(client, objects, Path(folder) / str(number))
-                _make_view(connection, table, Path(folder) / str(number), client.project)
+                is_only = sum(each[1:] == table[1:] for each in tables) == 1
+                is_short = is_only or table[0] == client.project
+                _make_view(connection, table, Path(folder) / str(number), is_short=is_short)
         try:
             answer = connection.execute(_in_duckdb(sql))
             names_of_columns = [column[0] for column in answer.description]
@@ -98,12 +102,11 @@ def _download(client: Client, objects: list[RemoteObject], folder: Path) -> None
         client.storage.download_file(each, folder / f"{number}.parquet")
 
 
-def _make_view(connection: Any, table: Table, folder: Path, project: str) -> None:
-    """The table as project.dataset.table; as dataset.table, too, where the project is the one that is worked in."""
+def _make_view(connection: Any, table: Table, folder: Path, *, is_short: bool) -> None:
+    """The table as project.dataset.table; as dataset.table, too, where it may be called so."""
     catalog, dataset, name = table
     connection.execute(f"ATTACH IF NOT EXISTS ':memory:' AS {_quoted(catalog)}")
-    catalogs = [catalog, "memory"] if catalog == project else [catalog]
-    for each in catalogs:
+    for each in [catalog, "memory"] if is_short else [catalog]:
         schema = f"{_quoted(each)}.{_quoted(dataset)}"
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
         connection.execute(f"CREATE VIEW {schema}.{_quoted(name)} AS FROM read_parquet('{folder}/*.parquet')")
