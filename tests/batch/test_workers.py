@@ -35,7 +35,7 @@ def first_time(path: Path) -> bool:
     return True
 
 
-def test_a_split_comes_while_the_one_before_is_committed(tmp_path: Path) -> None:
+def test_a_split_comes_while_the_one_before_is_committed() -> None:
     def work(coordinator: Connection) -> None:
         coordinator.send({"ready": True})
         waiting: list[int] = []
@@ -72,7 +72,7 @@ def test_what_was_not_committed_at_a_death_is_begun_anew(tmp_path: Path) -> None
     assert sorted(run(work, 3)) == [0, 1, 2, 3, 4, 5]
 
 
-def test_the_split_at_hand_is_blamed(tmp_path: Path) -> None:
+def test_the_split_at_hand_is_blamed() -> None:
     def work(coordinator: Connection) -> None:
         coordinator.send({"ready": True})
         while True:

@@ -259,7 +259,7 @@ class Workers:
             for worker in [each for each in self._running if each.connection in ready]:
                 message = worker.message()
                 if message is None:
-                    self._bury(worker, queue, left)
+                    self._bury(worker, queue)
                     continue
                 if "failed" in message:
                     print(message["trace"], end="", file=sys.stderr)
@@ -274,17 +274,17 @@ class Workers:
         for _ in range(min(self.count - len(self._running), n_waiting - without_split)):
             self._running.append(_Worker(self._work, [each.connection for each in self._running]))
 
-    def _bury(self, worker: _Worker, queue: deque[int], left: set[int]) -> None:
+    def _bury(self, worker: _Worker, queue: deque[int]) -> None:
         self._running.remove(worker)
         how = worker.end()
-        lost = [split for split in worker.splits if split in left]
-        if not lost:
+        if not worker.splits:
             self._count_death(-1, f"A worker {how} before it had a split.")
             return
-        first = self._splits[lost[-1]][0]
+        at_hand = worker.splits[-1]
+        first = self._splits[at_hand][0]
         place = f"{first.uri} from byte {first.start} on"
-        self._count_death(lost[-1], f"The worker {how} while it predicted {place}.")
-        queue.extendleft(reversed(lost))
+        self._count_death(at_hand, f"The worker {how} while it predicted {place}.")
+        queue.extendleft(reversed(worker.splits))
 
     def _count_death(self, split: int, text: str) -> None:
         self._attempts[split] = self._attempts.get(split, 0) + 1
