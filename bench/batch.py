@@ -38,7 +38,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,70 +183,52 @@ class Taken:
     rows_per_s: float = 0.0
 
 
-@dataclass(frozen=True)
-class Round:
-    """All runs of a case, one after the other, so that a busy moment of the machine meets all."""
-
-    loop: Taken
-    one: Taken
-    two: Taken
-    bound: Taken = Taken(0.0, 0.0)
-    loops: Sequence[Taken] = ()
-
-
 def measure(prepared: Prepared, *, quick: bool, engine: EngineProcess) -> dict[str, Any]:
     """Figures of one case."""
     name, rows = prepared.folder.name, prepared.rows
     client = connect(data_dir=engine.data_dir)
     job = functools.partial(run_job, client, engine, prepared.case, name)
     small = job("tenth", workers=1, turn=0)
-    rounds = []
-    for turn in range(ROUNDS[quick]):
+    rounds, scalings = [], []
+    for turn in range(ROUNDS[quick]):  # in turn, so that a busy moment of the machine meets all
         loop = run_loop(prepared, "alone")
         one = job("rows", workers=1, turn=turn)
         two = job("rows", workers=2, turn=turn)
-        rounds.append(
-            Round(loop, one, two) if quick else Round(loop, one, two, *run_bound(prepared, engine, job, turn))
-        )
+        rounds.append((loop, one, two))
+        if not quick:
+            bound, loops_rows_per_s = run_bound(prepared, engine, job, turn)
+            scalings.append((two.rows_per_s / bound.rows_per_s, loops_rows_per_s / loop.rows_per_s))
     for kind in ("free-1", "free-2") if quick else ("free-1", "free-2", "bound-1"):
         check(client, f"{name}/out-rows-{kind}/", prepared.folder / "alone.txt")
 
-    def rate(side: str) -> int:
-        return round(rows / statistics.median(getattr(each, side).seconds for each in rounds))
-
+    loop_s, one_s, two_s = (statistics.median(sides[side].seconds for sides in rounds) for side in range(3))
     figures = {
         "rows": rows,
-        "loop_rows_per_s": rate("loop"),
-        "one_worker_rows_per_s": rate("one"),
-        "two_workers_rows_per_s": rate("two"),
-        "one_worker_over_loop": median_ratio((each.loop.seconds, each.one.seconds) for each in rounds),
-        "the_same_in_cpu_time": median_ratio((each.loop.cpu_s, each.one.cpu_s) for each in rounds),
-        "two_workers_over_one": median_ratio((each.one.seconds, each.two.seconds) for each in rounds),
-        "cpu_time_of_one_over_two": median_ratio((each.one.cpu_s, each.two.cpu_s) for each in rounds),
+        "loop_rows_per_s": round(rows / loop_s),
+        "one_worker_rows_per_s": round(rows / one_s),
+        "two_workers_rows_per_s": round(rows / two_s),
+        "one_worker_over_loop": median(loop.seconds / one.seconds for loop, one, _ in rounds),
+        "the_same_in_cpu_time": median(loop.cpu_s / one.cpu_s for loop, one, _ in rounds),
+        "two_workers_over_one": median(one.seconds / two.seconds for _, one, two in rounds),
+        "cpu_time_of_one_over_two": median(one.cpu_s / two.cpu_s for _, one, two in rounds),
         "peak_mib_at_a_tenth": round(small.peak_mib),
-        "peak_mib": round(max(each.one.peak_mib for each in rounds)),
-        "two_workers_peak_mib": round(max(each.two.peak_mib for each in rounds)),
+        "peak_mib": round(max(one.peak_mib for _, one, _ in rounds)),
+        "two_workers_peak_mib": round(max(two.peak_mib for _, _, two in rounds)),
     }
-    if not quick:
-        figures["two_cores_over_one"] = median_ratio(
-            (r.two.rows_per_s, r.bound.rows_per_s) for r in rounds if r.bound
-        )
-        figures["two_loops_over_one"] = median_ratio(
-            (sum(each.rows_per_s for each in r.loops), r.loop.rows_per_s) for r in rounds
-        )
+    if scalings:
+        figures["two_cores_over_one"] = median(cores for cores, _ in scalings)
+        figures["two_loops_over_one"] = median(loops for _, loops in scalings)
     return figures
 
 
-def run_bound(
-    prepared: Prepared, engine: EngineProcess, job: Callable[..., Taken], turn: int
-) -> tuple[Taken, list[Taken]]:
-    """A job whose worker and engine share one core, and two loops at once with a core each."""
+def run_bound(prepared: Prepared, engine: EngineProcess, job: Callable[..., Taken], turn: int) -> tuple[Taken, float]:
+    """A job whose worker and engine share one core; and the rows/s of two loops at once, with a core each."""
     bind(engine, CORES[:1])
     bound = job("rows", workers=1, turn=turn, kind="bound")
     bind(engine, CORES)
     with ThreadPoolExecutor(2) as pool:
-        loops = list(pool.map(lambda core: run_loop(prepared, f"beside-{core}", [core]), CORES))
-    return bound, loops
+        loops = pool.map(lambda core: run_loop(prepared, f"beside-{core}", core), CORES)
+        return bound, sum(loop.rows_per_s for loop in loops)
 
 
 def bind(engine: EngineProcess, cores: list[int]) -> None:
@@ -257,16 +239,16 @@ def bind(engine: EngineProcess, cores: list[int]) -> None:
             os.sched_setaffinity(int(thread.name), cores)
 
 
-def median_ratio(pairs: Iterable[tuple[float, float]]) -> float:
-    """Median over the rounds of the first over the second."""
-    return round(statistics.median(first / second for first, second in pairs), 2)
+def median(ratios: Iterable[float]) -> float:
+    """Of the rounds' ratios."""
+    return round(statistics.median(ratios), 2)
 
 
-def run_loop(prepared: Prepared, output: str, cores: Sequence[int] = ()) -> Taken:
+def run_loop(prepared: Prepared, output: str, core: int | None = None) -> Taken:
     """The bare loop, once, with one thread; the CPU time is right where nothing else was started meanwhile."""
     command = [*prepared.loop, prepared.folder / f"{output}.txt"]
-    if cores:
-        command = ["taskset", "--cpu-list", ",".join(map(str, cores)), *command]
+    if core is not None:
+        command = ["taskset", "--cpu-list", str(core), *command]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()
