@@ -9,6 +9,7 @@ each. A test tells when they are behind.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import re
 import sys
@@ -206,7 +207,8 @@ def _section(context: click.Context) -> list[str]:
     assert isinstance(command, Command)
     usage = context.get_usage().removeprefix("Usage: ")
     own = [p for p in command.params if isinstance(p, click.Option) and p not in GLOBAL_OPTIONS and not p.hidden]
-    lines = [f"## {context.command_path}", "", "    " + " ".join(usage.split()), "", _plain(command.help or "")]
+    text = _plain(inspect.cleandoc(command.help or ""))
+    lines = [f"## {context.command_path}", "", "    " + " ".join(usage.split()), "", text]
     if own:
         lines += ["", *_flag_table(context, own)]
     return [*lines, "", "Examples:", "", *(f"    {line}" for line in command.examples)]

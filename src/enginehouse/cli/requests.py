@@ -49,8 +49,9 @@ def list_tables(invocation: Invocation) -> None:
 @click.argument("sql")
 @pass_invocation
 def query(invocation: Invocation, sql: str) -> None:
-    """Run SQL on the tables; they are named as in BigQuery: `PROJECT.DATASET.TABLE`, or DATASET.TABLE where that is
-    in the project that is worked in, or in one project alone.
+    """Run SQL on the tables; they are named as in BigQuery: DATASET.TABLE or `PROJECT.DATASET.TABLE`.
+
+    The project may be left out where it is the one that is worked in, or no other one has a table of that name.
     """
     from enginehouse.cli.output import print_list
 
