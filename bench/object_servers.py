@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import uv
+from environments import environment_python
 
 EMULATOR = "gcp-storage-emulator==2026.7.19"
 
@@ -70,16 +69,8 @@ def canned(source: Path, small_file: Path, count: int, resource: str, ca_dir: Pa
 
 
 def emulator_program() -> Path:
-    """The emulator's command, installed into its own environment where that has not happened yet."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    environment = base / "enginehouse" / "bench" / EMULATOR
-    program = environment / "bin" / "gcp-storage-emulator"
-    if not program.exists():
-        tool = uv.find_uv_bin()
-        subprocess.run([tool, "venv", "--quiet", "--clear", "--python", sys.executable, environment], check=True)
-        python = environment / "bin" / "python"
-        subprocess.run([tool, "pip", "install", "--quiet", "--python", python, EMULATOR], check=True)
-    return program
+    """The emulator's command."""
+    return environment_python("gcp-storage-emulator", [EMULATOR]).with_name("gcp-storage-emulator")
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes], log: Path, timeout_s: float = 30.0) -> None:

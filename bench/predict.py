@@ -33,11 +33,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import uv
 
 from enginehouse.core.names import ObjectUri
 from enginehouse.core.settings import load_settings
 from enginehouse.sdk.client import Client, connect
+from environments import environment_python
 
 HERE = Path(__file__).resolve().parent
 PEERS_DIR = HERE / "predict_peers"
@@ -179,20 +179,9 @@ def check(side: Side, rows: list[list[float]], expected: list[float]) -> None:
 
 
 def python_of(name: str) -> Path:
-    """The interpreter of a peer's environment, made when it is not there yet.
-
-    Raises:
-        subprocess.CalledProcessError: it cannot be installed.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "enginehouse" / "bench" / name
-    python = cache / "bin" / "python"
-    if not (cache / ".complete").exists():
-        peer, uv_bin = PEERS[name], uv.find_uv_bin()
-        subprocess.run([uv_bin, "venv", "-q", "--clear", "--python", peer.python, str(cache)], check=True)
-        install = [uv_bin, "pip", "install", "-q", "--python", str(python)]
-        subprocess.run([*install, *peer.requirement.split(), *FRAMEWORKS], check=True)
-        (cache / ".complete").touch()
-    return python
+    """The interpreter of a peer's environment."""
+    peer = PEERS[name]
+    return environment_python(name, [*peer.requirement.split(), *FRAMEWORKS], peer.python)
 
 
 @contextlib.contextmanager

@@ -10,21 +10,17 @@ The ideal is the time of the training alone. Peers are installed, once, into an 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
-
-import uv
 
 from enginehouse.core.names import ObjectUri
 from enginehouse.core.settings import SETTINGS
 from enginehouse.sdk.client import Client, connect
 from enginehouse.testing.engine import make_sdist
+from environments import environment_python
 from job_start_runs import SETUP, running_engine, runtime_python
 
 TRAINING_S = 2.0
@@ -50,7 +46,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few trials of the plain trainer, under a minute")
     quick = parser.parse_args().quick
     trials = 6 if quick else 20
-    peers_python = peers_environment()
+    peers_python = environment_python("trial-cost", PEERS)
     pooled = any(setting.name == "warm_pool" for setting in SETTINGS)
     walls: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder, running_engine(Path(folder) / "data") as url:
@@ -128,19 +124,6 @@ def run_peer(peers_python: Path, program: str, python: Path, folder: Path, trial
     answer = json.loads(done.stdout.strip().splitlines()[-1])
     assert answer["trials"] == trials
     return float(answer["wall_s"])
-
-
-def peers_environment() -> Path:
-    """The interpreter of the environment with the peers, made where it is not there yet."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    folder = base / "enginehouse" / "bench" / f"trial-cost-{hashlib.sha256(repr(PEERS).encode()).hexdigest()[:12]}"
-    python = folder / "bin" / "python"
-    if not (folder / "ready").exists():
-        tool = uv.find_uv_bin()
-        subprocess.run([tool, "venv", "--clear", "--quiet", "--python", sys.executable, folder], check=True)
-        subprocess.run([tool, "pip", "install", "--quiet", "--python", python, *PEERS], check=True)
-        (folder / "ready").touch()
-    return python
 
 
 def report(walls: dict[str, dict[str, float]], trials: int, *, pooled: bool) -> None:

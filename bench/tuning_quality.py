@@ -41,6 +41,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from environments import environment_python
+
 HERE = Path(__file__).parent
 WORKER = HERE / "tuning" / "worker.py"
 SOURCES = HERE.parent / "src" / "enginehouse" / "tuning"
@@ -94,19 +96,12 @@ class Results:
 # --- environments ---
 
 
-def python_for(algorithm: str, cache_dir: Path) -> str:
-    """The interpreter that has the algorithm; its environment is made if needed."""
+def python_for(algorithm: str) -> str:
+    """The interpreter that has the algorithm."""
     wanted = ENVIRONMENTS.get(algorithm)
     if wanted is None:
         return sys.executable
-    home = cache_dir / f"venv-{hashlib.sha256(' '.join(wanted).encode()).hexdigest()[:8]}"
-    python = home / "bin" / "python"
-    if not (home / ".ready").exists():
-        print(f"Installing {wanted[0]} ...", file=sys.stderr, flush=True)
-        subprocess.run([sys.executable, "-m", "venv", home], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
-        (home / ".ready").touch()
-    return str(python)
+    return str(environment_python("tuning", wanted))
 
 
 def version_of(algorithm: str) -> str:
@@ -143,7 +138,7 @@ def run_all(tasks: list[Key], results: Results, trials: int, processes: int) -> 
                     left = len(waiting)
                 if algorithm not in workers:
                     command = [
-                        python_for(algorithm, results.cache_dir),
+                        python_for(algorithm),
                         str(WORKER),
                         algorithm,
                         str(results.cache_dir),
@@ -305,7 +300,7 @@ def main() -> None:
     batches = [batch for mode, batch in MODES.items() if args.modes in ("", mode)]
     # The peers' environments are made before two threads want them.
     for algorithm in algorithms:
-        python_for(algorithm, cache_dir)
+        python_for(algorithm)
     tasks = [
         (algorithm, name, seed, batch)
         for seed, name, batch, algorithm in product(seeds, names, batches, algorithms)
