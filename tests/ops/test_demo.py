@@ -58,17 +58,20 @@ def wait_for_line(process: subprocess.Popen[str], wanted: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "signal_all"),
+    ("line", "signal_all", "after_s"),
     [
-        ("$ mle up", lambda pid: os.killpg(pid, signal.SIGINT)),
-        ("$ mle storage mb", lambda pid: os.killpg(pid, signal.SIGINT)),
-        ("$ mle init", lambda pid: os.kill(pid, signal.SIGTERM)),
+        ("$ mle up", lambda pid: os.killpg(pid, signal.SIGINT), 0.3),
+        ("$ mle storage mb", lambda pid: os.killpg(pid, signal.SIGINT), 0.3),
+        ("$ mle storage mb", lambda pid: os.killpg(pid, signal.SIGINT), 0.01),  # while its Python starts
+        ("$ mle init", lambda pid: os.kill(pid, signal.SIGTERM), 0.3),
     ],
 )
-def test_an_interrupt_leaves_nothing(tmp_path: Path, line: str, signal_all: Callable[[int], None]) -> None:
+def test_an_interrupt_leaves_nothing(
+    tmp_path: Path, line: str, signal_all: Callable[[int], None], after_s: float
+) -> None:
     process = start(tmp_path)
     wait_for_line(process, line)
-    time.sleep(0.3)  # into the middle of the command
+    time.sleep(after_s)  # into the middle of the command
     signal_all(process.pid)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130, out

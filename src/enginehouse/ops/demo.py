@@ -141,10 +141,13 @@ class Demo:
         """
         print(f"$ {shlex.join(['mle', *arguments])}", flush=True)
         stdout = subprocess.PIPE if capture else None
+        # Python answers Ctrl-C with a traceback while it starts; `mle` takes signals that are held back when it can.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         process = subprocess.Popen(
             [*mle_command(), *arguments], cwd=cwd or self.project, env=self.environment(), stdout=stdout, text=True
         )
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             out, _ = process.communicate()
         except KeyboardInterrupt:
             self._let_end(process)
