@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -89,16 +90,24 @@ rows = st.one_of(st.integers(0, 999), st.integers(0, 999), st.integers(0, 999), 
 requests = st.fixed_dictionaries(
     {"instances": st.lists(rows, max_size=5)}, optional={"signature_name": st.sampled_from(["s", "t"])}
 )
-bodies = st.one_of(requests.map(lambda r: json.dumps(r).encode()), st.sampled_from([b"", b"[]", b"{}", b"nonsense"]))
+request_bodies = st.one_of(
+    requests.map(lambda r: json.dumps(r).encode()), st.sampled_from([b"", b"[]", b"{}", b"nonsense"])
+)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(bodies, max_size=30), st.integers(1, 20))
-def test_each_request_gets_what_it_would_get_alone(batch: list[bytes], max_rows: int) -> None:
-    answers = [answer for part in Batcher(Doubler(), max_rows=max_rows).answer(batch) for answer in part]
-    assert sorted(answer.position for answer in answers) == list(range(len(batch)))
-    for answer in answers:
-        status, value = expected(batch[answer.position], max_rows)
+@given(st.lists(request_bodies, max_size=30), st.lists(st.integers(0, 30), max_size=4), st.integers(1, 20))
+def test_each_request_gets_what_it_would_get_alone(bodies: list[bytes], arrivals: list[int], max_rows: int) -> None:
+    batcher = Batcher(Doubler(), max_rows=max_rows)
+    batch = batcher.open()
+    for start, end in itertools.pairwise([0, *sorted(min(each, len(bodies)) for each in arrivals), len(bodies)]):
+        batch.add((f"asker {index}", bodies[index]) for index in range(start, end))
+    assert batch.n_requests == len(bodies)
+    answers = {answer.asker: answer for _, part in batcher.answer(batch) for answer in part}
+    assert answers.keys() == {f"asker {index}" for index in range(len(bodies))}
+    for index, each in enumerate(bodies):
+        status, value = expected(each, max_rows)
+        answer = answers[f"asker {index}"]
         assert answer.status == status
         if value is not None:
             assert json.loads(answer.body) == value
@@ -124,21 +133,36 @@ def body(*instances: Any, **extra: Any) -> bytes:
 )
 def test_the_model_is_called_as_often_as_needed(batch: list[bytes], max_rows: int, calls: list[int]) -> None:
     adapter = Doubler()
-    assert sum(len(part) for part in Batcher(adapter, max_rows=max_rows).answer(batch)) == len(batch)
+    batcher = Batcher(adapter, max_rows=max_rows)
+    assert sum(len(part) for _, part in batcher.answer(batcher.open(enumerate(batch)))) == len(batch)
     assert sorted(adapter.calls) == sorted(calls)
 
 
 def test_answers_come_when_their_call_is_done() -> None:
     adapter = Doubler()
-    parts = Batcher(adapter, max_rows=10).answer([body(1), body(2, signature_name="t"), b"nonsense"])
-    assert [answer.position for answer in next(parts)] == [2]
+    batcher = Batcher(adapter, max_rows=10)
+    batch = batcher.open(zip("abc", [body(1), body(2, signature_name="t"), b"nonsense"], strict=True))
+    assert list(batch.askers()) == ["a", "b"]
+    parts = batcher.answer(batch)
+    signature, [answer] = next(parts)
+    assert (signature, answer.asker) == (None, "c")
     assert adapter.calls == []
-    assert [answer.position for answer in next(parts)] == [0]
+    signature, [answer] = next(parts)
+    assert (signature, answer.asker) == ("s", "a")
     assert adapter.calls == [1]
 
 
+def test_a_batch_is_counted_by_signature() -> None:
+    bodies = [body(1), body(2, 3), body(4, signature_name="t"), body(), b"nonsense"]
+    batch = Batcher(Doubler()).open(enumerate(bodies))
+    batch.add([(9, body(5, 6, "alone"))])
+    assert {name: (size.n_requests, size.n_rows) for name, size in batch.sizes.items()} == {"s": (3, 6), "t": (1, 1)}
+    assert batch.n_requests == 6
+
+
 def test_a_bug_is_logged_with_its_trace(capfd: pytest.CaptureFixture[str]) -> None:
-    list(Batcher(Doubler(), max_rows=1).answer([body("break")]))
+    batcher = Batcher(Doubler(), max_rows=1)
+    list(batcher.answer(batcher.open([(0, body("break"))])))
     assert "RuntimeError: bug" in capfd.readouterr().err
 
 
@@ -147,5 +171,6 @@ def test_values_that_json_lacks_are_made_to_fit() -> None:
         def run(self, call: Call) -> list[Any]:
             return [Path("a"), 2**70, b"\x00", "\ud800", (float("nan"), 1)]
 
-    [[answer]] = Batcher(Strange(), max_rows=1).answer([body(1, 2, 3, 4, 5)])
+    batcher = Batcher(Strange(), max_rows=1)
+    [(_, [answer])] = batcher.answer(batcher.open([(0, body(1, 2, 3, 4, 5))]))
     assert json.loads(answer.body)["predictions"] == ["a", 2**70, {"b64": "AA=="}, "\ud800", [None, 1]]

@@ -297,8 +297,9 @@ def test_requests_are_explained_together_as_alone() -> None:
     batcher = Batcher(explainer, key=EXPLANATIONS)
     instances = np.random.default_rng(0).normal(size=(6, 4)).tolist()
     bodies = [json.dumps({"instances": [each]}).encode() for each in instances]
-    alone = [answer.body for body in bodies for part in batcher.answer([body]) for answer in part]
-    together = {a.position: a.body for part in batcher.answer([*bodies, b'{"instances": []}']) for a in part}
+    alone = [a.body for body in bodies for _, part in batcher.answer(batcher.open([(0, body)])) for a in part]
+    batch = batcher.open(enumerate([*bodies, b'{"instances": []}']))
+    together = {answer.asker: answer.body for _, part in batcher.answer(batch) for answer in part}
     assert together.pop(6) == b'{"explanations":[]}'
     for position, body in enumerate(alone):
         one, other = json.loads(body)["explanations"], json.loads(together[position])["explanations"]

@@ -54,7 +54,9 @@ def packed(signature: str = "", /, **tensors: np.ndarray[Any, Any]) -> bytes:
 
 
 def answers(model: Model, *bodies: bytes) -> list[Any]:
-    found = {each.position: json.loads(each.body) for part in Batcher(model).answer(bodies) for each in part}
+    batcher = Batcher(model)
+    parts = batcher.answer(batcher.open(enumerate(bodies)))
+    found = {asker: json.loads(body) for _, answers in parts for asker, _, body in answers}
     return [found[position] for position in range(len(bodies))]
 
 

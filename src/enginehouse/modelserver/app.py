@@ -2,9 +2,9 @@
 
 Started by `__main__`; the socket is one end of a pair that the engine made, so that its end of life is the engine's.
 
-One thread does everything. While a call runs, what arrives waits in the sockets; the next look takes all of it, which
-is the whole of the batching policy. Decoding, the call and encoding hold Python's lock anyway. Measured on two
-cores, with the calls in a second thread a linear model answered as many requests and a forest 15 % fewer.
+One thread does everything. While a call runs, what arrives waits in the sockets; the next look takes all of it, and
+what arrives while that is decoded comes along. Decoding, the call and encoding hold Python's lock anyway. Measured on
+two cores, with the calls in a second thread a linear model answered as many requests and a forest 15 % fewer.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ import gc
 import os
 import select
 import socket
+import sys
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enginehouse.modelserver import adapters
 from enginehouse.modelserver.adapters.base import Adapter
-from enginehouse.modelserver.batcher import EXPLANATIONS, Answerer, BatchAnswer, Batcher
+from enginehouse.modelserver.batcher import EXPLANATIONS, Answerer, Batch, BatchAnswer, Batcher
 from enginehouse.modelserver.codecs import dumps
 from enginehouse.modelserver.errors import MalformedRequest, ModelLoadError, describe
 from enginehouse.modelserver.frames import CONTROL_ID, EXPLAIN, FrameReader, pack
@@ -50,6 +52,9 @@ _TOO_MANY = dumps(
         }
     }
 )
+
+Request = tuple[int | Lent, bytes]
+"""Who asks: the id of a frame, or a lent connection; and the body."""
 
 
 def run(
@@ -172,7 +177,7 @@ class Service:
         self._poll = select.epoll()
         self._poll.register(connection, select.EPOLLIN)
         self._lent = LentConnections(channel, journal, self._poll)
-        self._window = Window(time.perf_counter, on_close=journal.closed)
+        self._window = Window(time.perf_counter, max_rows=batcher.max_rows, on_close=journal.closed)
         self._max_wait_s = max_wait_s
         self._request_s = 0.0
         """What one request took lately."""
@@ -185,10 +190,7 @@ class Service:
             while not self._over:
                 requests = self._gather(self._poll.poll(_LOOK_AFTER_S))
                 while requests:
-                    seen_s = time.perf_counter()
-                    self._wait_for_company(requests)
-                    self._journal.observe("queue", time.perf_counter() - seen_s, len(requests))
-                    requests = self._answer(requests)
+                    requests = self._serve(requests)
                 if self._to_explain:
                     self._explain()
                 now_s = time.monotonic()
@@ -196,9 +198,9 @@ class Service:
                     self._lent.look_after(now_s)
                     looked_after_s = now_s
 
-    def _gather(self, events: list[tuple[int, int]]) -> list[tuple[int | Lent, bytes]]:
+    def _gather(self, events: list[tuple[int, int]]) -> list[Request]:
         """The requests that are here."""
-        requests: list[tuple[int | Lent, bytes]] = []
+        requests: list[Request] = []
         for fd, event in events:
             if fd == self._connection.fileno():
                 size_bytes = self._connection.recv_into(self._buffer)
@@ -215,53 +217,71 @@ class Service:
                 requests += self._lent.take(fd, event)
         return requests
 
-    def _wait_for_company(self, requests: list[tuple[int | Lent, bytes]]) -> None:
-        """Add what arrives while the window is open."""
-        window = self._window
+    def _serve(self, requests: list[Request]) -> list[Request]:
+        """Answer these and what arrives while the window is open; what follows on the connections."""
+        opened_s = time.perf_counter()
+        self._journal.words[BUSY_SINCE] = time.monotonic_ns()
+        room = max(_LEAST_QUEUE, int(self._max_wait_s / self._request_s)) if self._request_s else sys.maxsize
+        window, batch = self._window, self._batcher.open()
         window.open()
-        while window.is_open(len(requests)):
+        following = self._take_in(requests, batch, room)
+        while window.is_open(batch):
             if events := self._poll.poll(0):
-                requests += self._gather(events)
+                following += self._take_in(self._gather(events), batch, room)
             else:
                 os.sched_yield()  # whoever sends the next request may need this processor
+        waited_s = time.perf_counter() - opened_s - batch.decode_s
+        self._journal.observe("queue", waited_s, batch.n_requests)
+        following += self._answer(batch)
+        self._journal.words[BUSY_SINCE] = 0
+        return following
 
-    def _answer(self, requests: list[tuple[int | Lent, bytes]]) -> list[tuple[int | Lent, bytes]]:
-        """Answer all; what came meanwhile on the connections that were answered."""
-        following: list[tuple[int | Lent, bytes]] = []
-        n_in_time = max(_LEAST_QUEUE, int(self._max_wait_s / self._request_s)) if self._request_s else len(requests)
-        if len(requests) > n_in_time:
-            following += self._refuse(requests[n_in_time:])
-            requests = requests[:n_in_time]
-        started_s = time.perf_counter()
-        answered = bytearray(len(requests))
-        self._journal.words[BUSY_SINCE] = time.monotonic_ns()
-        for answers in self._batcher.answer([body for _, body in requests]):
+    def _take_in(self, requests: list[Request], batch: Batch, room: int) -> list[Request]:
+        """Add requests to a batch, and refuse those for whom there is no room; what follows on these."""
+        n_welcome = room - batch.n_requests
+        if len(requests) <= n_welcome:
+            batch.add(requests)
+            return []
+        batch.add(requests[:n_welcome])
+        return self._refuse([asker for asker, _ in requests[n_welcome:]])
+
+    def _answer(self, batch: Batch) -> list[Request]:
+        """Answer a batch; what came meanwhile on the connections that were answered."""
+        following: list[Request] = []
+        spent: dict[str, tuple[int, float]] = {}
+        done: list[BatchAnswer] = []
+        started_s = before_s = time.perf_counter()
+        for signature, answers in self._batcher.answer(batch):
             now_s = time.time()
             frames = []
-            for position, status, body in answers:
-                asker = requests[position][0]
-                answered[position] = 1
+            for asker, status, body in answers:
                 if isinstance(asker, int):
                     frames.append(pack(asker, status, body))
                 else:
                     following += self._lent.answer(asker, status, body, now_s)
             if frames:
                 self._connection.sendall(b"".join(frames))
-            if time.perf_counter() - started_s > self._max_wait_s:  # they take longer than those before
-                following += self._refuse([each for each, done in zip(requests, answered, strict=True) if not done])
+            done += answers
+            after_s = time.perf_counter()
+            if signature is not None:
+                n_requests, seconds = spent.get(signature, (0, 0.0))
+                spent[signature] = n_requests + len(answers), seconds + after_s - before_s
+            before_s = after_s
+            if after_s - started_s > self._max_wait_s:  # they take longer than those before
+                answered = {answer.asker for answer in done}
+                following += self._refuse([asker for asker in batch.askers() if asker not in answered])
                 break
-        self._journal.words[BUSY_SINCE] = 0
-        took_s = time.perf_counter() - started_s
-        request_s = took_s / max(1, sum(answered))
+        for signature, (n_requests, seconds) in spent.items():
+            self._window.answered(signature, n_requests, seconds)
+        request_s = (batch.decode_s + before_s - started_s) / max(1, len(done))
         self._request_s += (_MEMORY if self._request_s else 1.0) * (request_s - self._request_s)
-        self._window.answered(len(requests), took_s)
         return following
 
-    def _refuse(self, requests: list[tuple[int | Lent, bytes]]) -> list[tuple[int | Lent, bytes]]:
+    def _refuse(self, askers: list[int | Lent]) -> list[Request]:
         """Tell those for whom there is no room; what came meanwhile on their connections waits for the next look."""
         now_s = time.time()
-        following: list[tuple[int | Lent, bytes]] = []
-        for asker, _ in requests:
+        following: list[Request] = []
+        for asker in askers:
             if isinstance(asker, int):
                 self._connection.sendall(pack(asker, 429, _TOO_MANY))
             else:
@@ -274,15 +294,14 @@ class Service:
         self._journal.words[BUSY_SINCE] = time.monotonic_ns()
         for _, _, came_s in requests:
             self._journal.observe("queue", time.perf_counter() - came_s, 1, phases=EXPLANATION)
-        bodies = [body for _, body, _ in requests]
-        parts = [_unexplained(len(bodies))] if self._explanations is None else self._explanations.answer(bodies)
-        for answers in parts:
-            frames = [pack(requests[position][0], status, body) for position, status, body in answers]
-            self._connection.sendall(b"".join(frames))
+        for answers in self._explained([(request_id, body) for request_id, body, _ in requests]):
+            self._connection.sendall(b"".join(pack(*answer) for answer in answers))
         self._journal.words[BUSY_SINCE] = 0
 
-
-def _unexplained(n_requests: int) -> list[BatchAnswer]:
-    """The answers of a model server that has nothing to explain with; the engine asks none such."""
-    body = dumps(MalformedRequest("The version has no explanation config.").body())
-    return [BatchAnswer(position, 400, body) for position in range(n_requests)]
+    def _explained(self, requests: list[tuple[int, bytes]]) -> Iterator[list[BatchAnswer]]:
+        if self._explanations is None:  # the engine asks for none then
+            refusal = dumps(MalformedRequest("The version has no explanation config.").body())
+            yield [BatchAnswer(request_id, 400, refusal) for request_id, _ in requests]
+        else:
+            for _, answers in self._explanations.answer(self._explanations.open(requests)):
+                yield answers
