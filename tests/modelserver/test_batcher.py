@@ -152,6 +152,14 @@ def test_answers_come_when_their_call_is_done() -> None:
     assert adapter.calls == [1]
 
 
+def test_quick_signatures_are_answered_before_slow_ones() -> None:
+    usual_s = {"slow": 1.0, "quick": 0.1, "new": 0.0}
+    batcher = Batcher(Doubler())
+    batch = batcher.open((name, body(1, signature_name=name)) for name in ("slow", "quick", "new", "slow"))
+    answers = [[each.asker for each in answers] for _, answers in batcher.answer(batch, usual_s.__getitem__)]
+    assert answers == [["new"], ["quick"], ["slow", "slow"]]
+
+
 def test_a_batch_is_counted_by_signature() -> None:
     bodies = [body(1), body(2, 3), body(4, signature_name="t"), body(), b"nonsense"]
     batch = Batcher(Doubler()).open(enumerate(bodies))

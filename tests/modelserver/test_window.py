@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -120,6 +121,7 @@ def test_each_signature_has_its_own_company_and_time() -> None:
         looks(window, [], signature)
         assert closed == [reason]
         assert waited_s <= clock.now_s < waited_s + 0.00002
+        assert window.usual_s(signature) == pytest.approx(usual.get(signature, (0, 0.0))[1], rel=0.01)
 
 
 def test_together_they_wait_for_all_company_but_no_longer_than_the_quickest_allows() -> None:

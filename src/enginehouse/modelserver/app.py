@@ -251,7 +251,7 @@ class Service:
         spent: dict[str, tuple[int, float]] = {}
         done: list[BatchAnswer] = []
         started_s = before_s = time.perf_counter()
-        for signature, answers in self._batcher.answer(batch):
+        for signature, answers in self._batcher.answer(batch, self._window.usual_s):
             now_s = time.time()
             frames = []
             for asker, status, body in answers:

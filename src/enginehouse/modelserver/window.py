@@ -84,6 +84,10 @@ class Window:
         """The requests of a signature in a batch took so long."""
         self._usual[signature].learn(n_requests, seconds)
 
+    def usual_s(self, signature: str) -> float:
+        """What the requests of a signature in a batch usually take."""
+        return self._usual[signature].seconds
+
     def _close(self, reason: str) -> bool:
         self._on_close(reason)
         return False
