@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from enginehouse.core.names import JobName
@@ -158,7 +158,33 @@ def fits(claims: list[Claim], limits: dict[str, int], newcomer: Claim) -> bool:
     )
 
 
+def of(project: str, claims: list[Claim]) -> list[Claim]:
+    return [each for each in claims if each.name.project == project]
+
+
+def takes_nothing_of(passing: list[Claim], before: list[Claim], limits: dict[str, int], head: Claim) -> bool:
+    """Whether those who passed `head` have left it what it needs of what those before it do not take."""
+    taken, passed = total(before), total(passing)
+    return all(
+        not passed[each] or passed[each] + head.demand[each] <= max(0, limits[each] - taken[each])
+        for each in limits
+        if head.demand.get(each)
+    )
+
+
 @given(running=st.lists(CLAIMS, max_size=4), queued=st.lists(CLAIMS, max_size=8), capacity=CAPACITY, quotas=QUOTAS)
+@example(
+    # The second is kept by its project's quota, the third stands back for it, and one that needs no CPU passes both.
+    running=[],
+    queued=[
+        claim(priority=1, project="a", cpus=1),
+        claim(priority=1, project="a", cpus=3),
+        claim(priority=1, project="a", cpus=1),
+        *(claim(project="a", cpus=0) for _ in range(4)),
+    ],
+    capacity={"jobs": 2, "cpus": 3},
+    quotas={"a": {"jobs": 3, "cpus": 3}},
+)
 def test_the_rules_hold(
     running: list[Claim], queued: list[Claim], capacity: dict[str, int], quotas: dict[str, dict[str, int]]
 ) -> None:
@@ -171,30 +197,27 @@ def test_the_rules_hold(
     # Never more than there is, of anything.
     for at, each in enumerate(starting):
         assert fits([*running, *starting[:at]], capacity, each)
-        of_project = [other for other in [*running, *starting[:at]] if other.name.project == each.name.project]
-        assert fits(of_project, quotas.get(each.name.project, {}), each)
+        assert fits(of(each.name.project, [*running, *starting[:at]]), quotas.get(each.name.project, {}), each)
 
     # The first that waits for room would start at once if nothing but those before it ran: nothing that has passed it
-    # takes what it needs.
+    # takes what it needs. The same holds within a project for the first that its quota keeps; who stands back for
+    # that one does not wait for room.
     in_order = sorted(queued, key=lambda each: -each.priority)
-    for at, head in enumerate(in_order):
-        mine = [other for other in running if other.name.project == head.name.project]
-        before = [other for other in in_order[:at] if other in starting]
-        mine += [other for other in before if other.name.project == head.name.project]
-        if head in starting or head.name in decisions.never:
+    first_kept: dict[str, Claim] = {}
+    for at, each in enumerate(in_order):
+        if each in starting or each.name in decisions.never:
             continue
-        if not fits(mine, quotas.get(head.name.project, {}), head):
-            continue
-        if not fits([], capacity, head):
-            continue
+        project, quota = each.name.project, quotas.get(each.name.project, {})
+        before = [*running, *(other for other in in_order[:at] if other in starting)]
         passing = [other for other in in_order[at + 1 :] if other in starting]
-        assert all(
-            total(passing)[each] + head.demand[each] <= max(0, capacity[each] - total([*running, *before])[each])
-            or not total(passing)[each]
-            for each in capacity
-            if head.demand.get(each)
-        )
-        break
+        if not fits(of(project, before), quota, each):
+            if first_kept.setdefault(project, each) is each:
+                assert takes_nothing_of(of(project, passing), of(project, before), quota, each)
+        elif project in first_kept and not fits([*of(project, before), first_kept[project]], quota, each):
+            continue
+        else:
+            assert takes_nothing_of(passing, before, capacity, each)
+            break
 
     # Who gives way lets do, is less important than the head, and is needed.
     leaving = [by_name[name] for name in decisions.give_way]

@@ -4,7 +4,7 @@ The order is strict: higher priority first, then first come, first served. A job
 first one that waits for room (the head) can't start, others pass it only where they leave room for it, whatever ends
 first: used + head + other must fit in every dimension that the other needs. So nothing delays the head, and nobody
 has to guess how long a job will run. A job that can never start, or whose project has used up its quota, is no head
-for jobs of others.
+for jobs of others; within the project, others leave it in the same way what it needs of the quota.
 
 Jobs of one project that ask for the same stand in one line: where one of them can't start, nobody behind it can.
 """
