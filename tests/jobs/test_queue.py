@@ -158,18 +158,18 @@ def fits(claims: list[Claim], limits: dict[str, int], newcomer: Claim) -> bool:
     )
 
 
-def of(project: str, claims: list[Claim]) -> list[Claim]:
-    return [each for each in claims if each.name.project == project]
+def of(project: str | None, claims: list[Claim]) -> list[Claim]:
+    """Those of a project; None for all."""
+    return [each for each in claims if project in (None, each.name.project)]
 
 
-def takes_nothing_of(passing: list[Claim], before: list[Claim], limits: dict[str, int], head: Claim) -> bool:
-    """Whether those who passed `head` have left it what it needs of what those before it do not take."""
-    taken, passed = total(before), total(passing)
-    return all(
-        not passed[each] or passed[each] + head.demand[each] <= max(0, limits[each] - taken[each])
-        for each in limits
-        if head.demand.get(each)
-    )
+@dataclass(frozen=True)
+class Expected:
+    """Who starts, the first of each project that its quota keeps, and the first that waits for room."""
+
+    start: list[JobName]
+    kept: dict[str, Claim]
+    head: Claim | None
 
 
 @given(running=st.lists(CLAIMS, max_size=4), queued=st.lists(CLAIMS, max_size=8), capacity=CAPACITY, quotas=QUOTAS)
@@ -200,24 +200,21 @@ def test_the_rules_hold(
         assert fits(of(each.name.project, [*running, *starting[:at]]), quotas.get(each.name.project, {}), each)
 
     # The first that waits for room would start at once if nothing but those before it ran: nothing that has passed it
-    # takes what it needs. The same holds within a project for the first that its quota keeps; who stands back for
-    # that one does not wait for room.
+    # takes what it needs. The same holds within a project for the first that its quota keeps.
     in_order = sorted(queued, key=lambda each: -each.priority)
-    first_kept: dict[str, Claim] = {}
-    for at, each in enumerate(in_order):
-        if each in starting or each.name in decisions.never:
-            continue
-        project, quota = each.name.project, quotas.get(each.name.project, {})
-        before = [*running, *(other for other in in_order[:at] if other in starting)]
-        passing = [other for other in in_order[at + 1 :] if other in starting]
-        if not fits(of(project, before), quota, each):
-            if first_kept.setdefault(project, each) is each:
-                assert takes_nothing_of(of(project, passing), of(project, before), quota, each)
-        elif project in first_kept and not fits([*of(project, before), first_kept[project]], quota, each):
-            continue
-        else:
-            assert takes_nothing_of(passing, before, capacity, each)
-            break
+    expected = decide_one_by_one(running, queued, capacity, quotas)
+    for head, project in [(expected.head, None), *((each, each.name.project) for each in expected.kept.values())]:
+        if head is not None:
+            at = in_order.index(head)
+            before = of(project, [*running, *(each for each in in_order[:at] if each in starting)])
+            passing = of(project, [each for each in in_order[at + 1 :] if each in starting])
+            limits = capacity if project is None else quotas[project]
+            taken, passed = total(before), total(passing)
+            assert all(
+                not passed[each] or passed[each] + head.demand[each] <= max(0, limits[each] - taken[each])
+                for each in limits
+                if head.demand.get(each)
+            )
 
     # Who gives way lets do, is less important than the head, and is needed.
     leaving = [by_name[name] for name in decisions.give_way]
@@ -234,29 +231,30 @@ def decide_one_by_one(
     queued: list[Claim],
     capacity: Mapping[str, float],
     quotas: Mapping[str, Mapping[str, float]],
-) -> list[JobName]:
-    """Who starts, by the rules of the queue as they are written down, job after job and without lines."""
-    taken, heads, head = list(running), dict[str, Claim](), None
+) -> Expected:
+    """The rules of the queue as they are written down, job after job and without lines."""
+    taken, kept, head = list(running), dict[str, Claim](), None
     for each in sorted(queued, key=lambda each: -each.priority):
         project = each.name.project
         quota = quotas.get(project, {})
         if not fits([], capacity, each) or not fits([], quota, each):
             continue
-        mine = [other for other in taken if other.name.project == project]
-        if not fits([*mine, *([heads[project]] if project in heads else [])], quota, each):
-            heads.setdefault(project, each)
+        if not fits([*of(project, taken), *([kept[project]] if project in kept else [])], quota, each):
+            kept.setdefault(project, each)
         elif not fits([*taken, *([head] if head else [])], capacity, each):
             head = head or each
         else:
             taken.append(each)
-    return [each.name for each in taken[len(running) :]]
+    return Expected([each.name for each in taken[len(running) :]], kept, head)
 
 
 @given(running=st.lists(CLAIMS, max_size=4), queued=st.lists(CLAIMS, max_size=12), capacity=CAPACITY, quotas=QUOTAS)
 def test_lines_decide_as_if_each_job_was_looked_at(
     running: list[Claim], queued: list[Claim], capacity: dict[str, int], quotas: dict[str, dict[str, int]]
 ) -> None:
-    assert decide(running, queued, capacity, quotas).start == decide_one_by_one(running, queued, capacity, quotas)
+    assert (
+        decide(running, queued, capacity, quotas).start == decide_one_by_one(running, queued, capacity, quotas).start
+    )
 
 
 @given(

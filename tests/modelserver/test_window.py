@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enginehouse.modelserver.adapters.base import Call
 from enginehouse.modelserver.batcher import Batch, Size
 from enginehouse.modelserver.window import Window
 
@@ -27,24 +25,10 @@ class Ticking:
         return self.now_s
 
 
-class Nothing:
-    """What no batch here is run with."""
-
-    takes_arrays = False
-
-    def prepare(self, request: Mapping[str, Any]) -> Call:
-        raise NotImplementedError
-
-    def run(self, call: Call) -> list[Any]:
-        raise NotImplementedError
-
-    def merge(self, calls: Sequence[Call]) -> Call:
-        raise NotImplementedError
-
-
 def batch_of(sizes: dict[str, tuple[int, int]], decode_s: float = 0.0) -> Batch:
     """A batch with so many requests and rows, by signature."""
-    batch = Batch(Nothing(), "predictions")
+    adapter: Any = None  # nothing is run here
+    batch = Batch(adapter, "predictions")
     batch.sizes = {signature: Size(*size) for signature, size in sizes.items()}
     batch.n_requests = sum(n_requests for n_requests, _ in sizes.values())
     batch.decode_s = decode_s

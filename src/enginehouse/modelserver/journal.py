@@ -9,7 +9,7 @@ of them is, to the byte, or clients would lose an answer or get one twice. Three
 
 So a request is either still there, to be read by the engine, or its answer is out and `settle` drops what is left.
 
-    word 0        CLOCK_MONOTONIC in ns since when the model runs a call, 0 when it does not
+    word 0        CLOCK_MONOTONIC in ns since when a batch is gathered and run, 0 when none is
     word 1        CLOCK_MONOTONIC in ns of the last answer on a lent connection
     word 2        number of such answers
     words 3 … 5   number of batches that were closed because they were full, idle, or at their deadline (`window`)

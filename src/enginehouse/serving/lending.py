@@ -129,7 +129,7 @@ class Lender:
 
     @property
     def busy_s(self) -> float:
-        """For how long the model has been in one call; 0 when it is in none."""
+        """For how long one batch has been gathered and run; 0 when none is."""
         since_ns = self._journal.words[BUSY_SINCE]
         return (time.monotonic_ns() - since_ns) / 1e9 if since_ns else 0.0
 
