@@ -248,7 +248,7 @@ class Service:
     def _answer(self, batch: Batch) -> list[Request]:
         """Answer a batch; what came meanwhile on the connections that were answered."""
         following: list[Request] = []
-        spent: dict[str, tuple[int, float]] = {}
+        spent: dict[str, float] = {}
         done: list[BatchAnswer] = []
         started_s = before_s = time.perf_counter()
         for signature, answers in self._batcher.answer(batch, self._window.usual_s):
@@ -264,15 +264,14 @@ class Service:
             done += answers
             after_s = time.perf_counter()
             if signature is not None:
-                n_requests, seconds = spent.get(signature, (0, 0.0))
-                spent[signature] = n_requests + len(answers), seconds + after_s - before_s
+                spent[signature] = spent.get(signature, 0.0) + after_s - before_s
             before_s = after_s
             if after_s - started_s > self._max_wait_s:  # they take longer than those before
                 answered = {answer.asker for answer in done}
                 following += self._refuse([asker for asker in batch.askers() if asker not in answered])
                 break
-        for signature, (n_requests, seconds) in spent.items():
-            self._window.answered(signature, n_requests, seconds)
+        for signature, seconds in spent.items():
+            self._window.answered(signature, batch.sizes[signature].n_requests, seconds)
         request_s = (batch.decode_s + before_s - started_s) / max(1, len(done))
         self._request_s += (_MEMORY if self._request_s else 1.0) * (request_s - self._request_s)
         return following
